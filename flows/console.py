@@ -1,0 +1,108 @@
+"""What a person sees on the terminal. Everything here goes to stderr but the last table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from flows.steps import Display
+from tasks.progress import Progress as Callback
+
+_COLOURS = {"PASSED": "green", "REJECTED": "red", "INCONCLUSIVE": "yellow"}
+
+
+class LiveDisplay(Display):
+    """A bar for the running step, a line for each finished one; plain lines where stderr is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.fields[step]:<10}"),
+            BarColumn(28),
+            TextColumn("{task.description}"),
+        )
+        self._bars = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+        self._bar = self._bars.add_task("", step="", visible=False)
+        self._latest = ""
+
+    def __enter__(self) -> LiveDisplay:
+        if self._console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def started(self, step: str) -> None:
+        self._latest = ""
+        self._bars.reset(self._bar, step=step, description="", total=None, visible=True)
+
+    def progress(self, step: str) -> Callback:  # noqa: ARG002 - there is one bar, whatever the step
+        def report(done: int, total: int, text: str = "") -> None:
+            self._bars.update(self._bar, completed=done, total=total, description=text)
+            self._latest = text
+            if text.startswith("epoch "):
+                self._console.print(f"           {text}", highlight=False)
+
+        return report
+
+    def finished(self, step: str, seconds: float) -> None:
+        self._bars.update(self._bar, visible=False)
+        latest = "" if self._latest.startswith("epoch ") else self._latest
+        self._console.print(f"{step:<10} {seconds:7.1f} s  {latest}", highlight=False, markup=False)
+
+
+def print_result(console: Console, result: Mapping[str, Any]) -> None:
+    """Verdict, lines, baselines and what to do next."""
+    checks = Table(box=None, pad_edge=False)
+    for column in ("line", "value", "interval", "wanted", "n", "verdict", "what next"):
+        checks.add_column(column, overflow="fold", justify="right" if column in ("value", "n") else "left")
+    for check in result["checks"]:
+        checks.add_row(*_check_cells(check))
+    console.print(checks)
+    if result["metrics"]:
+        console.print(_comparison(result))
+    verdict = result["verdict"]
+    label = f"{result['name']}:{result['version']}" if result["version"] else result["name"]
+    console.print(f"[bold {_COLOURS[verdict]}]{verdict}[/] {label}: {result['reason']}")
+    if result["report"]:
+        console.print(f"report: {result['report']}", soft_wrap=True, highlight=False)
+
+
+def _check_cells(check: Mapping[str, Any]) -> tuple[str, ...]:
+    interval = "" if check["ci_low"] is None else f"{check['ci_low']:.3f} - {check['ci_high']:.3f}"
+    value = "-" if check["value"] is None else f"{check['value']:.4g}"
+    verdict = f"[{_COLOURS[check['verdict']]}]{check['verdict']}[/]"
+    name = check["metric"] if check["scope"] == "overall" else f"{check['metric']} {check['scope']}"
+    return (
+        name,
+        value,
+        interval,
+        f"{check['operator']} {check['threshold']:.4g}",
+        str(check["n"]),
+        verdict,
+        check["advice"] or "",
+    )
+
+
+def _comparison(result: Mapping[str, Any]) -> Table:
+    """The served operating point, and at argmax the model beside its baselines; all on test."""
+    table = Table(box=None, pad_edge=False, title="test split", title_justify="left")
+    classes = list(result["metrics"]["recall"])
+    for column in ("", "accuracy", "macro recall", *(f"recall {label}" for label in classes)):
+        table.add_column(column)
+    rows = {
+        "as served": result["metrics"],
+        "at argmax": result["metrics"]["argmax"],
+        "head only": result["baselines"]["head_only"],
+        "majority": result["baselines"]["majority"],
+    }
+    for label, figures in rows.items():
+        values = (figures["accuracy"], figures["macro_recall"], *figures["recall"].values())
+        table.add_row(label, *("-" if value is None else f"{value:.4f}" for value in values))
+    return table

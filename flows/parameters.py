@@ -1,0 +1,135 @@
+"""The parameters of the `retrain` flow: the form in the UI, the configuration file, and `--set`.
+
+Each group is owned by the step that uses it; here they meet. Separate top-level values, since a UI or schedule
+override replaces a whole top-level value.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from serving.errors import BadInput
+from tasks.data.spec import DataSpec
+from tasks.evaluation.spec import DecisionSpec, GateSpec
+from tasks.model.spec import ModelSpec
+from tasks.release.spec import ReleaseSpec
+from tasks.spec import Spec
+from tasks.training.spec import FinetuneSpec, HeadSpec
+
+NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+class ExportSpec(Spec):
+    """The file that is served."""
+
+    precision: Literal["fp32"] = Field("fp32", description="of weights and arithmetic")
+
+
+class ReportSpec(Spec):
+    """The gate report."""
+
+    pictures: Literal["none"] = Field("none", description="none: the report holds figures only")
+
+
+class RuntimeSpec(Spec):
+    """Where it runs."""
+
+    device: Literal["auto", "cuda", "cpu"] = Field("auto", description="cuda without a usable GPU is an error")
+    seed: int = Field(0, ge=0, description="of training: initial weights, order, augmentation")
+
+
+class Parameters(Spec):
+    """Everything a retrain takes."""
+
+    name: str = Field(pattern=NAME, description="model name: lowercase letters, digits and dashes, e.g. solar-cells")
+    data: DataSpec
+    model: ModelSpec = ModelSpec()
+    head: HeadSpec = HeadSpec()
+    finetune: FinetuneSpec = FinetuneSpec()
+    decision: DecisionSpec = DecisionSpec()
+    gate: GateSpec = GateSpec()
+    export: ExportSpec = ExportSpec()
+    release: ReleaseSpec = ReleaseSpec()
+    report: ReportSpec = ReportSpec()
+    runtime: RuntimeSpec = RuntimeSpec()
+
+
+def read_parameters(base: dict[str, Any], config: Path | None, settings: Sequence[str]) -> Parameters:
+    """Defaults, then `base`, then the file, then each `key.path=value`; the later one wins.
+
+    Raises BadInput naming every wrong key at once.
+    """
+    values = _merged(base, _read_file(config) if config else {})
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise BadInput(f"expected --set key.path=value, found {setting!r}")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        values = _merged(values, value)
+    return checked(values)
+
+
+def checked(values: dict[str, Any]) -> Parameters:
+    """Parameters from plain values. Raises BadInput: one line that names every key that is wrong."""
+    try:
+        return Parameters.model_validate(values)
+    except ValidationError as error:
+        raise BadInput("; ".join(_sentence(detail) for detail in error.errors())) from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"expected a configuration file at {path}, it cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"expected YAML in {path}, found otherwise: {' '.join(str(error).split())[:150]}") from None
+    if not isinstance(values, dict):
+        raise BadInput(f"expected keys and values in {path}, found {type(values).__name__}")
+    return values
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` wins, key by key, at every depth."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = sorted(_fields(detail["loc"][:-1]))
+        close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+        return f"expected a known key, found {where}: {hint}"
+    found = "nothing" if detail["type"] == "missing" else repr(detail["input"])[:60]
+    wanted = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return (
+        f"{where}: {wanted}, found {found}"
+        if wanted.startswith("expected")
+        else f"{where}: expected {wanted}, found {found}"
+    )
+
+
+def _fields(location: tuple[int | str, ...]) -> set[str]:
+    """The keys of the model at a location, as far as it is one."""
+    model: Any = Parameters
+    for part in location:
+        field = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, Spec) else None
+        model = field.annotation if field else None
+    return set(model.model_fields) if isinstance(model, type) and issubclass(model, Spec) else set()

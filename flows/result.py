@@ -1,0 +1,146 @@
+"""The JSON document that says what a run did: printed by the command line, kept as `runs/<run-id>/result.json`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import uuid
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from flows.parameters import Parameters
+from serving import sealed
+from tasks.data.dataset import Dataset
+from tasks.evaluation.certify import Certified, read_evaluation
+from tasks.evaluation.validate import Validated
+from tasks.model.classifier import Checkpoint
+from tasks.release.release import Promotion, Published
+from tasks.release.unchanged import RESULT
+
+_LIBRARIES = (
+    "thaw",
+    "torch",
+    "torchvision",
+    "timm",
+    "onnx",
+    "onnxscript",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "prefect",
+    "bentoml",
+)
+
+
+def new_run(home: Path) -> Path:
+    """The directory a new run will use; its name sorts by time. Nothing is created yet."""
+    return home / "runs" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+
+
+def inputs_digest(parameters: Parameters, dataset: Dataset, tuned: Checkpoint) -> str:
+    """Digest of everything a decision depends on but the champion."""
+    relevant = parameters.model_dump(mode="json", include={"decision", "gate", "export", "release"})
+    return sealed.digest_of([relevant, dataset.key, tuned.key, version("thaw")])
+
+
+def provenance(run_id: str) -> str:
+    """Where and with what a model was made, as JSON text; no host or path."""
+    return json.dumps(
+        {
+            "run_id": run_id,
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "code_revision": _revision(),
+            "python": platform.python_version(),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "libraries": {name: version(name) for name in _LIBRARIES},
+        }
+    )
+
+
+def finished(
+    run: Path,
+    parameters: Parameters,
+    inputs: str,
+    dataset: Dataset,
+    certified: Certified,
+    published: Published,
+    promotion: Promotion,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """The result of a run that certified and published."""
+    evaluation = read_evaluation(certified)
+    about = sealed.about(dataset.path) or {}
+    return _kept(
+        run,
+        {
+            "name": parameters.name,
+            "version": published.version,
+            "verdict": certified.verdict,
+            "promoted": promotion.promoted,
+            "skipped": False,
+            "reason": promotion.reason,
+            **{
+                key: evaluation[key]
+                for key in ("rule", "checks", "metrics", "baselines", "phases", "champion", "counts")
+            },
+            "unreadable": len(about["unreadable"]),
+            "bridges": len(about["bridges"]),
+            "seconds": seconds,
+            "artifact": str(certified.artifact),
+            "report": str(certified.report),
+            "run_id": run.name,
+            "inputs": inputs,
+        },
+    )
+
+
+def skipped(earlier: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+    """The earlier result, when nothing changed since; `seconds` are this run's."""
+    reason = f"nothing changed since run {earlier['run_id']}, which published {earlier['name']}:{earlier['version']}"
+    return earlier | {"skipped": True, "reason": reason, "seconds": seconds}
+
+
+def stopped(
+    run: Path, parameters: Parameters, inputs: str, validated: Validated, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The result of a run that `gate.stop_early` ended: validation rules a line out."""
+    return _kept(
+        run,
+        {
+            "name": parameters.name,
+            "version": None,
+            "verdict": "REJECTED",
+            "promoted": False,
+            "skipped": False,
+            "reason": f"validation rules out {', '.join(validated.ruled_out)}: stopped before export",
+            "checks": [check.as_json() for check in validated.checks],
+            "metrics": {},
+            "baselines": {},
+            "champion": {"generation": None, "version": None, "notes": []},
+            "seconds": seconds,
+            "artifact": None,
+            "report": None,
+            "run_id": run.name,
+            "inputs": inputs,
+        },
+    )
+
+
+def _kept(run: Path, body: dict[str, Any]) -> dict[str, Any]:
+    run.mkdir(parents=True, exist_ok=True)
+    sealed.write_text(run / RESULT, json.dumps(body, indent=1, allow_nan=False))
+    return body
+
+
+def _revision() -> str | None:
+    """The commit of the code's own checkout, with `+` where it was changed; None outside one."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return f"{commit.stdout.strip()}{'+' if changed.stdout else ''}" if commit.returncode == 0 else None

@@ -1,0 +1,69 @@
+"""`thaw show`: what is served, what could be, and what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from serving.ledger import Ledger, opened
+from serving.settings import Settings, existing_home
+from serving.store import Store, parse_reference, resolve_name
+
+
+def describe_models(reference: str | None) -> dict[str, Any]:
+    """All models, one (NAME), or one version with its artifact's contents (NAME:VERSION), as JSON values."""
+    home = existing_home()
+    url = Settings().ledger
+    with opened(url or home, create=False) as ledger:
+        if reference is None:
+            return {"models": [_model(ledger, name) for name in ledger.names()]}
+        name, version = parse_reference(reference)
+        body = _model(ledger, resolve_name(ledger, name))
+        if version is not None:
+            contents = Store(home, ledger).open(name, version).contents
+            body["artifact"] = contents.model_dump(mode="json", by_alias=True)
+        return {"models": [body]}
+
+
+def _model(ledger: Ledger, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "champion": asdict(ledger.champion(name)),
+        "versions": [asdict(entry) for entry in ledger.versions(name)],
+        "history": [asdict(event) for event in ledger.history(name)],
+    }
+
+
+def print_models(console: Console, body: Mapping[str, Any]) -> None:
+    """One screen."""
+    for model in body["models"]:
+        champion = model["champion"]
+        version = champion["version"]
+        state = (
+            f"champion {model['name']}:{version}, generation {champion['generation']}" if version else "no champion yet"
+        )
+        hold = " [bold yellow](on hold: automatic promotion is off)[/]" if champion["hold"] else ""
+        console.print(f"[bold]{model['name']}[/]: {state}{hold}", highlight=False)
+        versions = [
+            (
+                "*" if entry["version"] == version else "",
+                *(entry[key] for key in ("version", "verdict", "published_at")),
+            )
+            for entry in model["versions"][:10]
+        ]
+        console.print(_table(("", "version", "verdict", "published"), versions))
+        columns = ("at", "kind", "version", "who", "why")
+        console.print(_table(columns, [tuple(event[key] for key in columns) for event in model["history"][-10:]]))
+        if "artifact" in model:
+            console.print_json(data=model["artifact"])
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Table:
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table

@@ -1,0 +1,142 @@
+"""From the bytes of a picture to the uint8 array a model takes: the one code that training and serving share.
+
+Order: kind by content -> header -> pixel cap -> first frame -> EXIF orientation -> RGB -> resize.
+Mean and standard deviation are applied inside the ONNX graph, on the values this module gives.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile, ImageOps
+from pydantic import BaseModel, ConfigDict, Field
+
+from serving.errors import PictureError
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MAX_PIXELS = 24_000_000
+FILL = (255, 255, 255)  # behind transparency: a page is white
+PAD = (0, 0, 0)
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Preprocessing(BaseModel):
+    """How a picture becomes the model's input; stored with every artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: int = Field(ge=8, le=2048, description="side of the square input, pixels")
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    mean: tuple[float, float, float] = Field(description="per RGB channel, on 0-1 values")
+    std: tuple[float, float, float] = Field(description="per RGB channel, on 0-1 values")
+
+
+def kind_of(data: bytes) -> str | None:
+    """The format a picture's first bytes announce, or None if it is none of the accepted ones.
+
+    >>> kind_of(b"GIF89a...")
+    'GIF'
+    """
+    if data[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if data[:2] == b"BM":
+        return "BMP"
+    return None
+
+
+def decode(data: bytes, at_least: int | None = None) -> Image.Image:
+    """An upright RGB picture of the bytes' first frame.
+
+    `at_least`: a JPEG much larger than this many pixels a side is decoded at reduced scale (its sides
+    stay at least that long), 6-11 times faster. Raises PictureError: `unsupported_format`, `too_large`,
+    `undecodable`.
+    """
+    kind = kind_of(data)
+    if kind is None:
+        raise PictureError(
+            415, "unsupported_format", f"expected {', '.join(FORMATS)}, found none of them: convert the picture"
+        )
+    try:
+        image = Image.open(io.BytesIO(data), formats=[kind])
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise PictureError(
+                413, "too_large", f"expected at most {MAX_PIXELS} pixels, found {width} x {height}: scale it down"
+            )
+        if at_least is not None and kind == "JPEG":
+            image.draft(None, (at_least, at_least))
+        orientation = _orientation(image)
+        image.load()
+        rgb = _to_rgb(image)
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PictureError(413, "too_large", f"expected at most {MAX_PIXELS} pixels: {error}") from None
+    # Pillow's decoders raise almost anything on hostile bytes (struct.error, IndexError, SyntaxError, ...);
+    # whatever it is, this picture cannot be read.
+    except Exception as error:
+        raise PictureError(422, "undecodable", f"expected a whole {kind} picture: {_one_line(error)}") from None
+    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+
+
+def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
+    """An RGB picture at the model's size: uint8 [H, W, 3], 0-255. Bilinear with antialias."""
+    size = (preprocessing.image_size, preprocessing.image_size)
+    if preprocessing.resize == "stretch":
+        resized = image.resize(size, Image.Resampling.BILINEAR)
+    elif preprocessing.resize == "crop":
+        resized = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    else:
+        resized = ImageOps.pad(image, size, Image.Resampling.BILINEAR, color=PAD)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def read_pixels(data: bytes, preprocessing: Preprocessing) -> Pixels:
+    """`decode`, then `to_pixels`: what the HTTP route, `thaw predict`, certify and prepare all call."""
+    return to_pixels(decode(data, at_least=2 * preprocessing.image_size), preprocessing)
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """The EXIF orientation, 1 where there is none. Broken EXIF is no reason to refuse good pixels."""
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # the EXIF reader, too, raises almost anything
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB: 16-bit scaled, palettes looked up, transparency over white, CMYK converted."""
+    if image.mode.startswith("I"):  # 16-bit grey; convert() would clip at 255 instead of scaling
+        grey = np.asarray(image).astype(np.int64) // 257
+        return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        page = Image.new("RGBA", rgba.size, (*FILL, 255))
+        return Image.alpha_composite(page, rgba).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

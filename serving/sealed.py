@@ -1,0 +1,127 @@
+"""Directories that are complete or absent.
+
+Every value that steps hand over is such a directory: written under a temporary name beside its place,
+flushed to disk, listed in a manifest with the sha256 of each file, then renamed. What a kill leaves is
+a `.tmp-*` directory that nobody reads and the next writer of that place removes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from serving.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+_TEMPORARY = ".tmp-"
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(value: object) -> str:
+    """Hex sha256 of a JSON value in canonical form: equal values, equal digests."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a single file atomically and durably: readers see the old text or the new."""
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or directory entry to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def sealing(place: Path, about: Mapping[str, Any], manifest: str = MANIFEST) -> Iterator[Path]:
+    """Yields an empty directory to fill; on a clean exit it becomes `place`, complete.
+
+    Writes `manifest` last: `{"schema", **about, "files": {relative path: sha256}}`. `about` is read at
+    the end, so the body may still fill it. If `place` exists already (another process was
+    faster; equal keys mean equal content) the new copy is dropped. On an exception nothing is left.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(place)
+    temporary = place.with_name(f"{_TEMPORARY}{place.name}-{os.getpid()}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        files = sorted(p for p in temporary.rglob("*") if p.is_file())
+        digests = {p.relative_to(temporary).as_posix(): sha256_of(p) for p in files}
+        body = {"schema": SCHEMA, **about, "files": digests}
+        (temporary / manifest).write_text(json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False))
+        for path in (*files, temporary / manifest, temporary):
+            sync(path)
+        if not place.exists():
+            temporary.rename(place)
+            sync(place.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def about(place: Path, manifest: str = MANIFEST) -> dict[str, Any] | None:
+    """The manifest of a complete directory, or None where there is none. Does not read the files."""
+    path = place / manifest
+    if not path.is_file():
+        return None
+    try:
+        body = json.loads(path.read_text())
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not JSON ({error}): remove {place} and run again") from error
+    if not isinstance(body, dict) or body.get("schema") != SCHEMA:
+        found = body.get("schema") if isinstance(body, dict) else type(body).__name__
+        raise ArtifactError(f"{path}: expected schema {SCHEMA}, found {found}: written by another version of Thaw")
+    return body
+
+
+def verify(place: Path, manifest: str = MANIFEST) -> dict[str, Any]:
+    """The manifest, after checking that every file it lists is there with that sha256."""
+    body = about(place, manifest)
+    if body is None:
+        raise ArtifactError(f"expected {manifest} in {place}, found none: the directory is incomplete")
+    for name, expected in body["files"].items():
+        path = place / name
+        found = sha256_of(path) if path.is_file() else "no such file"
+        if found != expected:
+            raise ArtifactError(f"{path}: expected sha256 {expected[:12]}, found {found[:12]}: restore or retrain it")
+    return body
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Removes temporary copies of `place` whose writer is gone."""
+    for leftover in place.parent.glob(f"{_TEMPORARY}{place.name}-*"):
+        pid = leftover.name.rpartition("-")[2]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()

@@ -1,0 +1,57 @@
+"""Where Thaw keeps its things, and the few settings that come from the environment (`THAW_*`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from serving.errors import BadInput
+
+Device = Literal["auto", "cuda", "cpu"]
+HOME_NAME = ".thaw"
+
+
+class Settings(BaseSettings):
+    """Read once, at the edge (command line, service); nothing below reads the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="THAW_", extra="ignore")
+
+    home: Path | None = Field(None, description="directory of datasets, features, runs and ledger")
+    ledger: str | None = Field(None, description="SQLAlchemy URL of the ledger; default: SQLite in the home")
+    name: str | None = Field(None, description="model the service answers with; may be left out if there is one")
+    device: Device = Field("auto", description="auto, cuda or cpu; cuda without a usable GPU is an error")
+    api_token: SecretStr | None = Field(None, description="bearer token every request must carry")
+    threads: int | None = Field(None, ge=1, description="intra-op threads of the session; default: all cores")
+    max_body_bytes: int = Field(10 * 1024 * 1024, ge=1, description="largest accepted request body, bytes")
+    read_timeout: float = Field(20.0, gt=0, description="seconds a client may take to send its body")
+    queue: int = Field(64, ge=1, description="decoded requests that may wait for a slot; beyond: 429")
+    poll_seconds: float = Field(1.0, gt=0, description="how often the service asks the ledger for the champion")
+
+
+def find_home(start: Path | None = None) -> Path:
+    """The home that holds for a directory, absolute, whether or not it exists yet.
+
+    `THAW_HOME` if set; else `.thaw/` in `start` (default: the working directory) or in the nearest
+    directory above that has one; else the one that a writing command would create in `start`.
+    """
+    configured = Settings().home
+    if configured is not None:
+        return configured.expanduser().resolve()
+    here = (start or Path.cwd()).resolve()
+    for directory in (here, *here.parents):
+        if (directory / HOME_NAME).is_dir():
+            return directory / HOME_NAME
+    return here / HOME_NAME
+
+
+def existing_home() -> Path:
+    """The home, for commands that only read: they never create one."""
+    home = find_home()
+    if not home.is_dir():
+        raise BadInput(
+            f"expected a Thaw home, found none at {home}: run `thaw demo` or `thaw retrain` first, or set THAW_HOME"
+        )
+    return home

@@ -1,0 +1,155 @@
+"""Artifacts at rest: Thaw's entries in the BentoML model store, and the order that makes publishing safe.
+
+BentoML creates an entry's final directory first and copies into it, so a kill would leave a half model that blocks its
+tag for ever. Thaw therefore builds the entry in a staging store beside it, under the name's lock, and renames it into
+place; it counts only once the ledger names it. An entry that the ledger does not name is what a kill between the two
+left, and the next publish removes it. Look-ups are by exact tag.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
+from bentoml.exceptions import NotFound
+from filelock import FileLock
+
+from serving import artifact as artifacts
+from serving import sealed
+from serving.artifact import Artifact
+from serving.errors import ArtifactError, BadInput
+from serving.ledger import Ledger, Version
+
+LABEL = "thaw-ledger"
+LOCKS = "locks"
+
+logger = logging.getLogger(__name__)
+
+
+class Store:
+    """The artifacts of one ledger. `home` holds the locks."""
+
+    def __init__(self, home: Path, ledger: Ledger) -> None:
+        self._locks = home / LOCKS
+        self._ledger = ledger
+
+    def publish(self, source: Artifact, who: str, why: str) -> Version:
+        """Stores a copy of a certified artifact as the name's next version and records it.
+
+        Durable before it is visible: files and directories are flushed and read back before the ledger says so.
+        """
+        name = source.contents.name
+        with self._locked(name):
+            number = max((entry.version for entry in self._ledger.versions(name)), default=0) + 1
+            tag = f"{name}:{self._ledger.id}-{number}"
+            self._remove_unrecorded(tag)
+            self._write(tag, source)
+            artifacts.read(_path_of(tag), source.digest)
+            return self._ledger.publish(name, number, source.digest, tag, source.contents.verdict, who, why)
+
+    def open(self, name: str, version: int) -> Artifact:
+        """A published version, verified. Raises BadInput (never published) or ArtifactError (lost, altered)."""
+        entry = self._ledger.version(name, version)
+        try:
+            return artifacts.read(_path_of(entry.tag), entry.digest)
+        except NotFound:
+            raise ArtifactError(
+                f"expected {name}:{version} in the model store as {entry.tag}, found no such entry: "
+                "check BENTOML_HOME, or restore it"
+            ) from None
+
+    def champion(self, name: str) -> Artifact:
+        """The champion's artifact. Raises BadInput where there is none."""
+        champion = self._ledger.champion(name)
+        if champion.version is None:
+            raise BadInput(f"expected a champion of {name}, found none: `thaw promote {name}:VERSION`")
+        return self.open(name, champion.version)
+
+    def _remove_unrecorded(self, tag: str) -> None:
+        """Clears what a kill left under a tag that the ledger does not know."""
+        place = _place_of(tag)
+        if place.exists():
+            logger.warning("removing %s, left incomplete by an interrupted publish", tag)
+            shutil.rmtree(place)
+
+    def _write(self, tag: str, source: Artifact) -> None:
+        staging = _bentoml_home() / f".thaw-{self._ledger.id}-{source.contents.name}"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        try:
+            labels = {LABEL: self._ledger.id}
+            with bentoml.models.create(tag, labels=labels, _model_store=ModelStore(staging)) as entry:
+                for name in (*source.contents.files, artifacts.MANIFEST):
+                    shutil.copyfile(source.path / name, entry.path_of(name))
+            complete = staging / Path(*tag.split(":"))
+            for path in (*complete.rglob("*"), complete):
+                sealed.sync(path)
+            place = _place_of(tag)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            complete.rename(place)
+            sealed.sync(place.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """One publisher per name; the lock goes with the process that holds it."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._locks / f"{name}.lock", timeout=600):
+            yield
+
+
+def resolve_name(ledger: Ledger, name: str | None) -> str:
+    """The name given, or the only one there is. Raises BadInput where that is not clear."""
+    names = ledger.names()
+    if name is None and len(names) == 1:
+        return names[0]
+    if name is None or name not in names:
+        found = ", ".join(names) or "none"
+        wanted = "one model name" if name is None else f"a model named {name}"
+        raise BadInput(f"expected {wanted}, found {found}: give --name, or publish one with `thaw retrain`")
+    return name
+
+
+def parse_reference(reference: str) -> tuple[str, int | None]:
+    """`NAME` or `NAME:VERSION`.
+
+    >>> parse_reference("solar-cells:3")
+    ('solar-cells', 3)
+    """
+    name, colon, version = reference.partition(":")
+    if colon and not (version.isdigit() and int(version) > 0):
+        raise BadInput(f"expected NAME or NAME:VERSION with a number from 1, found {reference!r}")
+    return name, int(version) if colon else None
+
+
+def _path_of(tag: str) -> Path:
+    """Where the entry with exactly this tag lies; BentoML itself would also take a unique prefix."""
+    entry = bentoml.models.get(tag)
+    if str(entry.tag) != tag:
+        raise NotFound(f"{tag} is not in the model store")
+    return Path(entry.path)
+
+
+def _place_of(tag: str) -> Path:
+    """Where BentoML keeps, or would keep, a tag."""
+    return _bentoml_home() / "models" / Path(*tag.split(":"))
+
+
+def _bentoml_home() -> Path:
+    return Path(BentoMLContainer.bentoml_home.get())
+
+
+def whoami() -> str:
+    """The account an event is recorded for."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user id without a name
+        return "unknown"

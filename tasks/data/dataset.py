@@ -1,0 +1,75 @@
+"""A prepared dataset: pictures decoded once, at the model's size, with labels, units and splits.
+
+pixels.npy     uint8 [N, H, W, 3] RGB, 0-255
+pictures.csv   path, digest (sha256 of the file), label, unit, split; row i belongs to pixels[i]
+split.csv      digest, unit, split: the table that travels with the artifact, without paths
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.preprocess import Pixels
+
+PIXELS = "pixels.npy"
+PICTURES = "pictures.csv"
+SPLIT = "split.csv"
+COLUMNS = ("path", "digest", "label", "unit", "split")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Names a complete dataset directory. `classes` are in the order of the model's outputs."""
+
+    path: Path
+    key: str
+    name: str
+    classes: tuple[str, ...]
+    image_size: int
+    resize: str
+    grouped: bool  # the user gave groups: then they are the unit of every interval
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """The rows of one split, in dataset order. `rows` index `pixels`; `labels` index `Dataset.classes`."""
+
+    rows: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    digests: tuple[str, ...]
+    units: tuple[str, ...]
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def pixels(dataset: Dataset) -> Pixels:
+    """All pictures, uint8 [N, H, W, 3], mapped from disk: memory stays flat however many there are."""
+    mapped: Pixels = np.load(dataset.path / PIXELS, mmap_mode="r")
+    return mapped
+
+
+def subset(dataset: Dataset, split: str) -> Subset:
+    """One of train, validation, test."""
+    rows = [(i, row) for i, row in enumerate(_rows(dataset.path / PICTURES)) if row["split"] == split]
+    return Subset(
+        rows=np.array([i for i, _ in rows], np.int64),
+        labels=np.array([dataset.classes.index(row["label"]) for _, row in rows], np.int64),
+        digests=tuple(row["digest"] for _, row in rows),
+        units=tuple(row["unit"] for _, row in rows),
+        paths=tuple(Path(row["path"]) for _, row in rows),
+    )
+
+
+@lru_cache(maxsize=2)
+def _rows(path: Path) -> tuple[dict[str, str], ...]:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return tuple(csv.DictReader(file))

@@ -1,0 +1,191 @@
+"""prepare: read every picture once, check it, split, and write uint8 arrays."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from serving import sealed
+from serving.errors import BadInput, PictureError
+from serving.preprocess import Pixels, Preprocessing, decode, to_pixels
+from tasks.data import split as splits
+from tasks.data import units
+from tasks.data.dataset import COLUMNS, PICTURES, PIXELS, SPLIT, Dataset
+from tasks.data.source import SPLITS, Source, find_pictures
+from tasks.data.spec import DataSpec
+from tasks.progress import Progress, silent
+
+TABLE = "split.csv"
+_FORMAT = 1  # part of every key: raise it when the same input would give other arrays
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What one pass over a picture's bytes gives; `error` instead of pixels where it is unreadable."""
+
+    digest: str
+    pixels: Pixels | None
+    look: npt.NDArray[np.uint8] | None
+    error: str | None
+
+
+def prepare(
+    name: str, home: Path, data: DataSpec, preprocessing: Preprocessing, progress: Progress = silent
+) -> Dataset:
+    """Decodes, splits and stores the pictures of `data.root` for the model `name`.
+
+    Writes `datasets/NAME/<key>/` (complete or absent) and extends the name's split table `datasets/NAME/split.csv`.
+    The key covers file names, sizes and times and everything that shapes the arrays: unchanged input reads no
+    picture again. Raises BadInput: see `find_pictures`, `split.place`; too many unreadable pictures.
+    """
+    sources = find_pictures(data)
+    folder = home / "datasets" / name
+    key = _key(sources, data, preprocessing)
+    place = folder / key
+    reused = sealed.about(place) is not None
+    if not reused:
+        home.joinpath("locks").mkdir(parents=True, exist_ok=True)
+        with FileLock(home / "locks" / f"data-{name}.lock", timeout=3600):
+            _write(place, folder / TABLE, sources, data, preprocessing, progress)
+    return _load(place, key, name, reused)
+
+
+def _load(place: Path, key: str, name: str, reused: bool) -> Dataset:
+    about = sealed.about(place)
+    assert about is not None
+    size, resize = int(about["image_size"]), str(about["resize"])
+    return Dataset(place, key, name, tuple(about["classes"]), size, resize, bool(about["grouped"]), reused)
+
+
+def _key(sources: Sequence[Source], data: DataSpec, preprocessing: Preprocessing) -> str:
+    listing = []
+    for source in sources:
+        status = source.path.stat()
+        identity = (source.relative, source.label, source.group, source.split)
+        listing.append((*identity, status.st_size, status.st_mtime_ns))
+    shape = (preprocessing.image_size, preprocessing.resize)
+    return sealed.digest_of([_FORMAT, listing, shape, data.model_dump(mode="json")])[:16]
+
+
+def _write(
+    place: Path,
+    table_path: Path,
+    sources: Sequence[Source],
+    data: DataSpec,
+    preprocessing: Preprocessing,
+    progress: Progress,
+) -> None:
+    about: dict[str, Any] = {}
+    with sealed.sealing(place, about) as directory:
+        read = _read_all(directory / PIXELS, sources, preprocessing, progress)
+        good = [i for i, one in enumerate(read) if one.error is None]
+        _check_unreadable(sources, read, data.max_unreadable)
+        table = splits.read_table(table_path)
+        places = splits.place(_pictures(sources, read, good, data), table, data)
+        rows = [(sources[i], read[i], found) for i, found in zip(good, places, strict=True)]
+        kept = [row for row in rows if row[2].split != splits.BRIDGE]
+        _write_pictures(directory / PICTURES, kept)
+        own = {one.digest: found for _, one, found in kept}
+        (directory / SPLIT).write_text(splits.table_text(own))
+        _drop_rows(directory / PIXELS, good, [found.split != splits.BRIDGE for found in places])
+        about |= {
+            "image_size": preprocessing.image_size,
+            "resize": preprocessing.resize,
+            "classes": sorted({source.label for source, _, _ in kept}),
+            "grouped": any(source.group is not None for source, _, _ in kept),
+            "counts": _counts(kept),
+            "units": len({found.unit for _, _, found in kept}),
+            "unreadable": [
+                {"path": str(s.path), "why": r.error} for s, r in zip(sources, read, strict=True) if r.error
+            ],
+            "bridges": [str(source.path) for source, _, found in rows if found.split == splits.BRIDGE],
+        }
+        splits.write_table(table_path, {**table, **own})
+
+
+def _read_all(path: Path, sources: Sequence[Source], preprocessing: Preprocessing, progress: Progress) -> list[_Read]:
+    """Decodes with threads, straight into the memory-mapped array; results keep no pixels."""
+    size = preprocessing.image_size
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(sources), size, size, 3))
+    read: list[_Read] = []
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        for i, one in enumerate(pool.map(lambda source: _read(source, preprocessing), sources)):
+            if one.pixels is not None:
+                array[i] = one.pixels
+            read.append(_Read(one.digest, None, one.look, one.error))
+            progress(i + 1, len(sources), "pictures read")
+    array.flush()
+    return read
+
+
+def _read(source: Source, preprocessing: Preprocessing) -> _Read:
+    try:
+        data = source.path.read_bytes()
+        # the same two calls as serving's read_pixels, kept apart because the look is taken between them
+        image = decode(data, at_least=2 * preprocessing.image_size)
+    except PictureError as error:
+        return _Read("", None, None, str(error))
+    except OSError as error:
+        return _Read("", None, None, f"cannot be opened: {error.strerror}")
+    digest = hashlib.sha256(data).hexdigest()
+    return _Read(digest, to_pixels(image, preprocessing), units.perceptual_hash(image), None)
+
+
+def _check_unreadable(sources: Sequence[Source], read: Sequence[_Read], allowed: float) -> None:
+    bad = [(source, one) for source, one in zip(sources, read, strict=True) if one.error is not None]
+    if len(bad) > allowed * len(sources):
+        source, one = bad[0]
+        raise BadInput(
+            f"expected at most {allowed:.1%} unreadable pictures, found {len(bad)} of {len(sources)}; first "
+            f"{source.path}: {one.error}. Repair or remove them, or raise data.max_unreadable"
+        )
+
+
+def _pictures(
+    sources: Sequence[Source], read: Sequence[_Read], good: Sequence[int], data: DataSpec
+) -> list[splits.Picture]:
+    digests = [read[i].digest for i in good]
+    looks = np.stack([look for i in good if (look := read[i].look) is not None])
+    unit = units.components(digests, [sources[i].group for i in good], looks if data.near_duplicates else None)
+    return [
+        splits.Picture(digest, sources[i].label, first, sources[i].group, sources[i].split)
+        for i, digest, first in zip(good, digests, unit, strict=True)
+    ]
+
+
+def _write_pictures(path: Path, rows: Sequence[tuple[Source, _Read, splits.Place]]) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for source, one, found in rows:
+            writer.writerow((source.path.absolute(), one.digest, source.label, found.unit, found.split))
+
+
+def _drop_rows(path: Path, good: Sequence[int], keep: Sequence[bool]) -> None:
+    """Rewrites the array without unreadable pictures and bridges, where there are any."""
+    rows = [i for i, kept in zip(good, keep, strict=True) if kept]
+    whole = np.load(path, mmap_mode="r")
+    if len(rows) == len(whole):
+        return
+    smaller = path.with_suffix(".smaller.npy")
+    array = np.lib.format.open_memmap(smaller, mode="w+", dtype=np.uint8, shape=(len(rows), *whole.shape[1:]))
+    for target, row in enumerate(rows):
+        array[target] = whole[row]
+    array.flush()
+    smaller.replace(path)
+
+
+def _counts(rows: Sequence[tuple[Source, _Read, splits.Place]]) -> dict[str, dict[str, int]]:
+    counts = Counter((found.split, source.label) for source, _, found in rows)
+    return {split: {label: n for (s, label), n in sorted(counts.items()) if s == split} for split in SPLITS}

@@ -1,0 +1,171 @@
+"""The split table: which picture is for training, validation or test. Old pictures never move.
+
+First time, within each class, units ranked by sha256(seed, unit) are cut at the fractions. Afterwards the
+table is authoritative: a new picture takes its unit's split, a new unit is placed by its rank, and a picture that
+would join units of different splits (a bridge) is left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from serving import sealed
+from serving.errors import BadInput
+from tasks.data.source import SPLITS
+from tasks.data.spec import DataSpec
+
+BRIDGE = "bridge"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What the split looks at: content digest, label, unit (index of its first picture), and what was given."""
+
+    digest: str
+    label: str
+    unit: int
+    group: str | None
+    given: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    unit: str
+    split: str
+
+
+Table = Mapping[str, Place]
+
+
+def read_table(path: Path) -> dict[str, Place]:
+    """Picture digest -> place; empty where there is no table yet."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["digest"]: Place(row["unit"], row["split"]) for row in csv.DictReader(file)}
+
+
+def table_text(table: Table) -> str:
+    """The table as CSV: digest, unit, split; sorted, so that equal tables are equal bytes."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("digest", "unit", "split"))
+    writer.writerows((digest, place.unit, place.split) for digest, place in sorted(table.items()))
+    return out.getvalue()
+
+
+def write_table(path: Path, table: Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sealed.write_text(path, table_text(table))
+
+
+def place(pictures: Sequence[Picture], table: Table, spec: DataSpec) -> list[Place]:
+    """One place per picture; `split` may be `bridge`.
+
+    Raises BadInput if a class would be without a unit in some split, or a split given by the user contradicts
+    itself (the same picture in two) or the table.
+    """
+    members: dict[int, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        members[picture.unit].append(picture)
+    if any(picture.given for picture in pictures):
+        places = _given(pictures, members, table)
+    elif any(picture.digest in table for picture in pictures):
+        places = [_joined(picture, members[picture.unit], table, spec) for picture in pictures]
+    else:
+        first = _first(members, spec)
+        places = [first[picture.unit] for picture in pictures]
+    _check_classes(pictures, places)
+    return places
+
+
+def unit_name(members: Sequence[Picture]) -> str:
+    """A name that says nothing about the pictures: groups may be patients."""
+    groups = sorted(picture.group for picture in members if picture.group is not None)
+    text = f"group:{groups[0]}" if groups else f"picture:{min(picture.digest for picture in members)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def rank(seed: int, unit: str) -> str:
+    """The unit's place in the draw: 64 hex digits, uniform."""
+    return hashlib.sha256(f"{seed}:{unit}".encode()).hexdigest()
+
+
+def _first(members: Mapping[int, list[Picture]], spec: DataSpec) -> dict[int, Place]:
+    by_label: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
+    for key, pictures in members.items():
+        unit = unit_name(pictures)
+        by_label[_majority(pictures)].append((rank(spec.seed, unit), unit, key))
+    places: dict[int, Place] = {}
+    for label, units in by_label.items():
+        test, validation = _cuts(len(units), label, spec)
+        for position, (_, unit, key) in enumerate(sorted(units)):
+            split = "test" if position < test else "validation" if position < validation else "train"
+            places[key] = Place(unit, split)
+    return places
+
+
+def _cuts(units: int, label: str, spec: DataSpec) -> tuple[int, int]:
+    """Where test and validation end among a class's ranked units; each split gets at least one."""
+    if units < len(SPLITS):
+        raise BadInput(
+            f"expected at least {len(SPLITS)} separate pictures (or groups) of every class, one for each of "
+            f"{', '.join(SPLITS)}, found {units} of {label!r}: add pictures, or leave the class out"
+        )
+    test = min(max(1, round(units * spec.test)), units - 2)
+    validation = min(max(1, round(units * spec.validation)), units - 1 - test)
+    return test, test + validation
+
+
+def _joined(picture: Picture, unit: Sequence[Picture], table: Table, spec: DataSpec) -> Place:
+    """The place of a picture when a table exists already."""
+    if picture.digest in table:
+        return table[picture.digest]
+    known = {table[member.digest] for member in unit if member.digest in table}
+    if len({found.split for found in known}) > 1:
+        return Place(unit_name(unit), BRIDGE)
+    if known:
+        return min(known, key=lambda found: found.unit)
+    name = unit_name(unit)
+    position = int(rank(spec.seed, name), 16) / 2**256
+    split = "test" if position < spec.test else "validation" if position < spec.test + spec.validation else "train"
+    return Place(name, split)
+
+
+def _given(pictures: Sequence[Picture], members: Mapping[int, list[Picture]], table: Table) -> list[Place]:
+    if not all(picture.given for picture in pictures):
+        raise BadInput("expected a split for every picture or for none, found some without: complete the column")
+    splits: dict[str, set[str]] = defaultdict(set)
+    for picture in pictures:
+        splits[picture.digest] |= {
+            picture.given or "",
+            *([table[picture.digest].split] if picture.digest in table else []),
+        }
+    torn = sum(len(found) > 1 for found in splits.values())
+    if torn:
+        raise BadInput(
+            f"expected each picture in one split only, found {torn} that stand in two (leakage), or that an earlier "
+            "run of this name used otherwise: remove the copies, or choose another name"
+        )
+    return [Place(unit_name(members[picture.unit]), picture.given or "") for picture in pictures]
+
+
+def _majority(pictures: Sequence[Picture]) -> str:
+    counts = Counter(picture.label for picture in pictures)
+    return min(counts, key=lambda label: (-counts[label], label))
+
+
+def _check_classes(pictures: Sequence[Picture], places: Sequence[Place]) -> None:
+    counts = Counter((picture.label, found.split) for picture, found in zip(pictures, places, strict=True))
+    labels = sorted({picture.label for picture in pictures})
+    empty = [f"{label!r} in {split}" for label in labels for split in SPLITS if not counts[label, split]]
+    if empty:
+        raise BadInput(
+            f"expected pictures of every class in every split, found none of {', '.join(empty[:6])}: add some"
+        )

@@ -1,0 +1,88 @@
+"""validate: the gate's lines on the validation split, before anything is exported. It can rule out, never pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from serving import sealed
+from tasks.data.dataset import Dataset, subset
+from tasks.evaluation import metrics
+from tasks.evaluation.evidence import decisions
+from tasks.evaluation.gate import Check, judge
+from tasks.evaluation.lines import measure, wanted_lines
+from tasks.evaluation.spec import DecisionSpec, GateSpec
+from tasks.evaluation.threshold import choose_rule
+from tasks.export.temperature import fit_temperature
+from tasks.model.classifier import Checkpoint, load_classifier
+from tasks.progress import Progress, silent
+from tasks.training.finetune import logits_of
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """Names a complete directory with `validation.json`. `ruled_out`: lines that even the interval's far end misses."""
+
+    path: Path
+    checks: tuple[Check, ...]
+    ruled_out: tuple[str, ...]
+
+
+def check_plan(dataset: Dataset, decision: DecisionSpec, gate: GateSpec) -> None:
+    """Refuses, before any training, what could not be decided afterwards.
+
+    Raises BadInput: an unknown class in a line or a watch, too few validation positives to show a wanted recall.
+    """
+    wanted_lines(gate, dataset.classes)
+    labels = subset(dataset, "validation").labels
+    perfect = np.eye(len(dataset.classes), dtype=np.float32)[labels]
+    choose_rule(perfect, labels, dataset.classes, decision)
+
+
+def validate(
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    run: Path,
+    decision: DecisionSpec,
+    gate: GateSpec,
+    progress: Progress = silent,
+) -> Validated:
+    """Judges the wanted lines on validation, at the operating point that the network would be given there.
+
+    Writes `run/validate/`. Those figures chose the epoch and the threshold, so they are hopeful; a line they miss
+    by a whole interval is out of reach.
+    """
+    part = subset(dataset, "validation")
+    logits = logits_of(load_classifier(checkpoint), dataset, part)
+    scaled = logits / fit_temperature(logits, part.labels)
+    probabilities = np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)).astype(np.float32)
+    rule = choose_rule(probabilities, part.labels, dataset.classes, decision)
+    decided = rule.decide(probabilities, dataset.classes)
+    lines = [replace(line, split="validation") for line in wanted_lines(gate, dataset.classes) if line.split != "train"]
+    checks = tuple(
+        judge(
+            line,
+            measure(line, decisions(part, decided), dataset.classes, dataset.grouped, gate.confidence),
+            gate.confidence,
+        )
+        for line in lines
+    )
+    ruled_out = tuple(f"{c.metric} of {c.scope}" for c in checks if c.severity == "fail" and _out_of_reach(c))
+    progress(1, 1, f"accuracy {metrics.summary(part.labels, decided, dataset.classes)['accuracy']:.4f} on validation")
+    place = run / "validate"
+    body = {
+        "checks": [check.as_json() for check in checks],
+        "ruled_out": list(ruled_out),
+        "figures": metrics.summary(part.labels, decided, dataset.classes),
+    }
+    with sealed.sealing(place, body):
+        pass
+    return Validated(place, checks, ruled_out)
+
+
+def _out_of_reach(check: Check) -> bool:
+    if check.ci_low is None or check.ci_high is None:
+        return False
+    return check.ci_low > check.threshold if check.operator == "<=" else check.ci_high < check.threshold

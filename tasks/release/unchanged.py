@@ -1,0 +1,28 @@
+"""Whether a retrain would only repeat what an earlier run already decided."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from serving.ledger import opened
+
+RESULT = "result.json"
+
+
+def find_unchanged(name: str, inputs: str, runs: Path, home: Path, ledger: str | None) -> dict[str, Any] | None:
+    """The result of a run with these inputs that was published and met the champion that still stands; or None.
+
+    `inputs` is a digest of everything the outcome depends on but the champion. `promoted` is told as it is now.
+    """
+    with opened(ledger or home) as book:
+        champion = book.champion(name)
+        published = {entry.version for entry in book.versions(name)}
+    for path in sorted(runs.glob(f"*/{RESULT}"), reverse=True):
+        result: dict[str, Any] = json.loads(path.read_text())
+        same = result["name"] == name and result["inputs"] == inputs and result["version"] in published
+        still = champion.version == result["version"] or champion.generation == result["champion"]["generation"]
+        if same and still:
+            return result | {"promoted": champion.version == result["version"]}
+    return None

@@ -35,6 +35,13 @@ Name = Annotated[str | None, typer.Option("--name", help="Model name; may be lef
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda or cpu.")]
 
 
+class Interrupted(ThawError):
+    """Ctrl-C: the exit status is the shell's for SIGINT."""
+
+    code = "interrupted"
+    exit_status = 130
+
+
 def main() -> None:
     """Runs the command line; every error Thaw raises on purpose is one line and a stable exit status."""
     quiet.set_defaults()
@@ -45,9 +52,6 @@ def main() -> None:
             print(json.dumps({"error": {"code": error.code, "message": str(error)}}))
         err.print(f"[bold red]error:[/] {_escaped(error)}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        err.print("interrupted: nothing half-written was left; the same command goes on from the last complete step")
-        sys.exit(130)
 
 
 @app.command()
@@ -163,7 +167,10 @@ def _retrain(base: dict[str, Any], config: Path | None, settings: list[str], as_
 
     with LiveDisplay(err) as display:
         DISPLAY.set(display)
-        result = flow(**{key: getattr(parameters, key) for key in type(parameters).model_fields})
+        try:
+            result = flow(**{key: getattr(parameters, key) for key in type(parameters).model_fields})
+        except KeyboardInterrupt:
+            raise Interrupted("nothing half-written is left; the same command goes on from the last step") from None
     if as_json:
         print(json.dumps(result))
     else:

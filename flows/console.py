@@ -36,7 +36,8 @@ class LiveDisplay(Display):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        if self._console.is_terminal:  # elsewhere it never started, and stopping would print an empty line
+            self._bars.stop()
 
     def started(self, step: str) -> None:
         self._latest = ""
@@ -47,14 +48,14 @@ class LiveDisplay(Display):
             self._bars.update(self._bar, completed=done, total=total, description=text)
             self._latest = text
             if text.startswith("epoch "):
-                self._console.print(f"           {text}", highlight=False)
+                self._console.print(f"           {text}", highlight=False, soft_wrap=True)
 
         return report
 
     def finished(self, step: str, seconds: float) -> None:
         self._bars.update(self._bar, visible=False)
         latest = "" if self._latest.startswith("epoch ") else self._latest
-        self._console.print(f"{step:<10} {seconds:7.1f} s  {latest}", highlight=False, markup=False)
+        self._console.print(f"{step:<10} {seconds:7.1f} s  {latest}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_result(console: Console, result: Mapping[str, Any]) -> None:

@@ -7,9 +7,10 @@ override replaces a whole top-level value.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError
@@ -23,6 +24,14 @@ from tasks.release.spec import ReleaseSpec
 from tasks.spec import Spec
 from tasks.training.spec import FinetuneSpec, HeadSpec
 
+# pydantic names the member of a union in an error's place; a person knows only the key
+_UNION_MEMBER = re.compile(r"int|float|str|dict\[.*\]")
+_WANTED = {
+    "missing": "a value",
+    "path_type": "a path",
+    "invalid_key": "text as a key",
+    "string_pattern_mismatch": "text that matches {pattern}",
+}
 NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
@@ -69,8 +78,8 @@ def read_parameters(base: dict[str, Any], config: Path | None, settings: Sequenc
     values = _merged(base, _read_file(config) if config else {})
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals or not key:
-            raise BadInput(f"expected --set key.path=value, found {setting!r}")
+        if not equals or not all(key.split(".")):
+            raise BadInput(f"expected --set key.path=value, found {setting!r}: see docs/parameters.md")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -111,25 +120,27 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(detail: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
+    where = ".".join(str(part) for part in detail["loc"] if not _UNION_MEMBER.fullmatch(str(part)))
     if detail["type"] == "extra_forbidden":
         known = sorted(_fields(detail["loc"][:-1]))
         close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
         return f"expected a known key, found {where}: {hint}"
+    if detail["type"] == "value_error":  # a validator of ours, which says what it found
+        return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
+    known_type = _WANTED.get(detail["type"])
+    wanted = known_type.format_map(detail.get("ctx", {})) if known_type else detail["msg"]
     found = "nothing" if detail["type"] == "missing" else repr(detail["input"])[:60]
-    wanted = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return (
-        f"{where}: {wanted}, found {found}"
-        if wanted.startswith("expected")
-        else f"{where}: expected {wanted}, found {found}"
-    )
+    return f"{where}: expected {wanted.removeprefix('Input should be ')}, found {found}"
 
 
 def _fields(location: tuple[int | str, ...]) -> set[str]:
     """The keys of the model at a location, as far as it is one."""
     model: Any = Parameters
     for part in location:
+        if isinstance(part, int):  # a place in tuple[Model, ...]
+            model = next(iter(get_args(model)), None)
+            continue
         field = model.model_fields.get(str(part)) if isinstance(model, type) and issubclass(model, Spec) else None
         model = field.annotation if field else None
     return set(model.model_fields) if isinstance(model, type) and issubclass(model, Spec) else set()

@@ -62,12 +62,13 @@ class Rule(BaseModel):
         [1, 0]
         """
         watched = [classes.index(step.label) for step in self.watch]
-        others = probabilities.astype(np.float64)  # a copy: float32 compares with the stored threshold exactly
+        exact = probabilities.astype(np.float64)  # float32 would round the stored threshold before comparing
+        others = exact.copy()
         others[:, watched] = -1.0
         # every class watched: there are no others, so a picture nobody claims gets the plain argmax
-        labels: Labels = (probabilities if len(watched) == len(classes) else others).argmax(axis=1).astype(np.int64)
+        labels: Labels = (exact if len(watched) == len(classes) else others).argmax(axis=1).astype(np.int64)
         for step, index in reversed(list(zip(self.watch, watched, strict=True))):
-            labels = np.where(probabilities[:, index] >= step.threshold, index, labels).astype(np.int64)
+            labels = np.where(exact[:, index] >= step.threshold, index, labels).astype(np.int64)
         return labels
 
     def text(self) -> str | None:
@@ -100,9 +101,11 @@ class Contents(BaseModel):
 
     @model_validator(mode="after")
     def _rule_fits_classes(self) -> Contents:
-        unknown = [step.label for step in self.rule.watch if step.label not in self.classes]
-        if unknown or len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
-            raise ValueError(f"expected two or more distinct classes with the watched ones among them, found {unknown}")
+        watched = [step.label for step in self.rule.watch]
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+            raise ValueError(f"expected two or more distinct classes, found {self.classes}")
+        if not set(watched) <= set(self.classes) or len(set(watched)) != len(watched):
+            raise ValueError(f"expected watched classes among {self.classes}, each once, found {watched}")
         return self
 
 

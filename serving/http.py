@@ -52,7 +52,7 @@ class Edge:
 
     def app(self) -> Starlette:
         """The ASGI application."""
-        return Starlette(
+        app = Starlette(
             routes=[
                 Route("/v1/predict", self._guarded(self.predict), methods=["POST"]),
                 Route("/v1/model", self._guarded(self.model), methods=["GET"]),
@@ -62,6 +62,8 @@ class Edge:
             ],
             exception_handlers={Refusal: _refused, HTTPException: _http_error, Exception: _internal},
         )
+        app.router.redirect_slashes = False  # a redirect would echo the client's Host, and is no JSON
+        return app
 
     async def alive(self, request: Request) -> Response:
         """200 while the process answers."""
@@ -97,7 +99,8 @@ class Edge:
             return
         given = request.headers.get("authorization", "")
         expected = f"Bearer {token.get_secret_value()}"
-        if not hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode()):
+        # Starlette reads header bytes as latin-1; this gives them back, so that a token may be any UTF-8
+        if not hmac.compare_digest(given.encode("latin-1"), expected.encode()):
             raise Refusal(
                 401,
                 "unauthorized",
@@ -117,7 +120,7 @@ class Edge:
         """The picture's bytes: the body itself, or the one file field `image` of a multipart body."""
         limit = self._settings.max_body_bytes
         declared = request.headers.get("content-length", "0")
-        if not (declared.isascii() and declared.isdigit()):
+        if not (declared.isascii() and declared.isdigit() and len(declared) < 19):  # int() refuses thousands of digits
             raise Refusal(400, "invalid_request", f"expected Content-Length as a number, found {declared[:40]!r}")
         if int(declared) > limit:
             raise _too_large(limit)
@@ -217,7 +220,9 @@ def _too_large(limit: int) -> Refusal:
 
 
 def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": {"code": code, "message": " ".join(message.split())}}, status, headers)
+    # a client's words in a message may hold what UTF-8 cannot: half a surrogate pair, from a charset of its choice
+    line = " ".join(message.split()).encode("utf-8", "backslashreplace").decode()
+    return JSONResponse({"error": {"code": code, "message": line}}, status, headers)
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

@@ -91,17 +91,11 @@ class Ledger:
     """`place`: a home directory (SQLite file `ledger.db` in it) or a SQLAlchemy URL."""
 
     def __init__(self, place: Path | str, *, create: bool = True) -> None:
-        if isinstance(place, Path):
-            self.path: Path | None = place / FILE
-            if not create and not self.path.is_file():
-                raise BadInput(f"expected a ledger at {self.path}, found none: nothing was published there yet")
-            place.mkdir(parents=True, exist_ok=True)
-            self._engine = sa.create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 30})
-            sa.event.listen(self._engine, "connect", _configure_sqlite)
-            sa.event.listen(self._engine, "begin", _begin_immediate)
+        url = sa.URL.create("sqlite", database=str(place / FILE)) if isinstance(place, Path) else sa.make_url(place)
+        if url.get_backend_name() == "sqlite":
+            self._engine = _sqlite_engine(url, create)
         else:
-            self.path = None
-            self._engine = sa.create_engine(place)
+            self._engine = sa.create_engine(url)
         with self._engine.begin() as connection:
             _tables.create_all(connection)
             self.id = _identity(connection)
@@ -193,6 +187,17 @@ class Ledger:
             return champion
 
 
+def _sqlite_engine(url: sa.URL, create: bool) -> sa.Engine:
+    path = Path(url.database or "")
+    if not create and not path.is_file():
+        raise BadInput(f"expected a ledger at {path}, found none: nothing was published there yet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": 30})
+    sa.event.listen(engine, "connect", _configure_sqlite)
+    sa.event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
 def _configure_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy says BEGIN, not the driver
     cursor = connection.cursor()
@@ -245,7 +250,8 @@ def _served(events: tuple[Event, ...]) -> list[int]:
     served: list[int] = []
     for event in events:
         if event.kind == "promote" and event.version is not None:
-            served.append(event.version)
+            if served[-1:] != [event.version]:  # promoted again, e.g. to release a hold: nothing else was served
+                served.append(event.version)
         elif event.kind == "rollback" and event.version is not None:
             served.pop()
             while served and served[-1] != event.version:

@@ -86,21 +86,31 @@ class Live:
             try:
                 self._ledger = Ledger(self._ledger_place, create=False)
             except BadInput:
+                self.last_error = None
                 return  # nothing was ever published here; wait for the first
-        if not self._ledger.names():
-            return
-        name = resolve_name(self._ledger, self._name)
-        champion = self._ledger.champion(name)
+        name = self._followed(self._ledger)
+        champion = self._ledger.champion(name) if name else None
         ours = self.current.generation if self.current else 0
-        if champion.version is None or champion.generation in (ours, self._failed):
+        if champion is None or champion.version is None or champion.generation == ours:
+            self.last_error = None  # e.g. of a ledger that could not be read for a while
+            return
+        if champion.generation == self._failed:
             return
         self._failed = champion.generation
-        artifact = Store(self._home, self._ledger).open(name, champion.version)
+        artifact = Store(self._home, self._ledger).open(champion.name, champion.version)
         predictor = load_predictor(artifact, self._device, self._threads)
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        self.current = Loaded(predictor, artifact, name, champion.version, champion.generation, since)
+        self.current = Loaded(predictor, artifact, champion.name, champion.version, champion.generation, since)
         self.last_error = self._failed = None
-        logger.info("answering with %s:%d on %s", name, champion.version, predictor.provider)
+        logger.info("answering with %s:%d on %s", champion.name, champion.version, predictor.provider)
+
+    def _followed(self, ledger: Ledger) -> str | None:
+        """The name to answer with: given, or the one answered with already, or the only one there is."""
+        if self._name is not None:
+            return self._name
+        if self.current is not None:
+            return self.current.name
+        return resolve_name(ledger, None) if ledger.names() else None
 
     def _complain(self, message: str) -> None:
         if message != self.last_error:

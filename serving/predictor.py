@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,11 +97,11 @@ class Predictor:
         inputs = {value.name: (value.type, value.shape[1:]) for value in self._session.get_inputs()}
         size = self.preprocessing.image_size
         expected = {"images": ("tensor(uint8)", [size, size, 3])}
-        outputs = {value.name: value.shape[1:] for value in self._session.get_outputs()}
-        classes = len(self.classes)
-        if inputs != expected or any(outputs.get(name) != [classes] for name in ("probabilities", "logits")):
+        outputs = {value.name: (value.type, value.shape[1:]) for value in self._session.get_outputs()}
+        wanted = ("tensor(float)", [len(self.classes)])
+        if inputs != expected or any(outputs.get(name) != wanted for name in ("probabilities", "logits")):
             raise ArtifactError(
-                f"{model}: expected input {expected} and outputs of {classes} classes, "
+                f"{model}: expected input {expected} and outputs of {len(self.classes)} classes, "
                 f"found {inputs} and {outputs}: export it again"
             )
 
@@ -109,17 +110,37 @@ def load_predictor(artifact: Artifact, device: Device = "auto", threads: int | N
     """The predictor of a verified artifact, after it gave its golden answers here. Raises as `Predictor` does."""
     contents = artifact.contents
     predictor = Predictor(artifact.model, contents.classes, contents.preprocessing, contents.rule, device, threads)
-    with np.load(artifact.path / GOLDEN) as golden:
-        probabilities, logits = predictor.scores(golden["images"])
-        expected = np.concatenate([golden["probabilities"], golden["logits"]])
-    worst = np.abs(np.concatenate([probabilities, logits]) - expected).max()
-    allowed = GOLDEN_TOLERANCE.get(predictor.provider, 1e-2) * max(1.0, float(np.abs(expected).max()))
+    images, probabilities, logits = _golden(artifact)
+    found_probabilities, found_logits = predictor.scores(images)
+    worst = np.max([_difference(found_probabilities, probabilities), _difference(found_logits, logits)])
+    allowed = GOLDEN_TOLERANCE.get(predictor.provider, 1e-2)
     if not worst <= allowed:  # written so that a NaN on either side fails
         raise ArtifactError(
             f"{artifact.path}: golden answers differ by {worst:.3g}, expected at most {allowed:.3g} "
             f"on {predictor.provider}: the file or this runtime is not the one that was certified"
         )
     return predictor
+
+
+def _golden(artifact: Artifact) -> tuple[Pixels, Scores, Scores]:
+    """The golden inputs, probabilities and logits. Raises ArtifactError if they are not what this model takes."""
+    path, size, classes = artifact.path / GOLDEN, artifact.contents.preprocessing.image_size, len(artifact.classes)
+    try:
+        with np.load(path) as golden:
+            images, probabilities, logits = golden["images"], golden["probabilities"], golden["logits"]
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"expected golden answers in {path}, found {type(error).__name__}: {error}") from None
+    count = len(images) if images.ndim else 0
+    shapes = (images.shape[1:], probabilities.shape, logits.shape)
+    if count == 0 or images.dtype != np.uint8 or shapes != ((size, size, 3), (count, classes), (count, classes)):
+        raise ArtifactError(f"{path}: expected uint8 pictures of side {size} and {classes} scores each, found {shapes}")
+    return images, probabilities, logits
+
+
+def _difference(found: Scores, expected: Scores) -> float:
+    """The largest difference; relative where values are larger than 1, as logits are."""
+    with np.errstate(invalid="ignore"):  # infinities give NaN, which no tolerance allows
+        return float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
 
 
 def gpu_count() -> int:

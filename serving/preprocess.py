@@ -7,6 +7,7 @@ Mean and standard deviation are applied inside the ONNX graph, on the values thi
 from __future__ import annotations
 
 import io
+import re
 from typing import Literal
 
 import numpy as np
@@ -20,9 +21,19 @@ Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 24_000_000
+FILTER = Image.Resampling.BILINEAR  # Pillow widens it when it shrinks a picture: antialiased
 FILL = (255, 255, 255)  # behind transparency: a page is white
 PAD = (0, 0, 0)
 
+# libjpeg writes 10 scans, other encoders up to 20 or so. One costs a pass over all pixels but may be 42 bytes long,
+# Pillow joins metadata segments in quadratic time and skips padding byte by byte: without limits 10 MiB keep a core
+# busy for an hour.
+MAX_SCANS = 50
+MAX_SEGMENTS = 1000
+MAX_PADDING = 65536
+
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")  # none of: stuffing, padding, restart
+_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -77,6 +88,8 @@ def decode(data: bytes, at_least: int | None = None) -> Image.Image:
         raise PictureError(
             415, "unsupported_format", f"expected {', '.join(FORMATS)}, found none of them: convert the picture"
         )
+    if kind == "JPEG":
+        _check_jpeg_structure(data)
     try:
         image = Image.open(io.BytesIO(data), formats=[kind])
         width, height = image.size
@@ -91,7 +104,7 @@ def decode(data: bytes, at_least: int | None = None) -> Image.Image:
         rgb = _to_rgb(image)
     except PictureError:
         raise
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(413, "too_large", f"expected at most {MAX_PIXELS} pixels: {error}") from None
     # Pillow's decoders raise almost anything on hostile bytes (struct.error, IndexError, SyntaxError, ...);
     # whatever it is, this picture cannot be read.
@@ -104,17 +117,37 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
     """An RGB picture at the model's size: uint8 [H, W, 3], 0-255. Bilinear with antialias."""
     size = (preprocessing.image_size, preprocessing.image_size)
     if preprocessing.resize == "stretch":
-        resized = image.resize(size, Image.Resampling.BILINEAR)
+        resized = image.resize(size, FILTER)
     elif preprocessing.resize == "crop":
-        resized = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+        resized = ImageOps.fit(image, size, FILTER)
     else:
-        resized = ImageOps.pad(image, size, Image.Resampling.BILINEAR, color=PAD)
+        resized = ImageOps.pad(image, size, FILTER, color=PAD)
     return np.asarray(resized, dtype=np.uint8)
 
 
 def read_pixels(data: bytes, preprocessing: Preprocessing) -> Pixels:
     """`decode`, then `to_pixels`: what the HTTP route, `thaw predict`, certify and prepare all call."""
     return to_pixels(decode(data, at_least=2 * preprocessing.image_size), preprocessing)
+
+
+def _check_jpeg_structure(data: bytes) -> None:
+    """Refuses a JPEG with far more scans or segments than any camera or encoder writes, without decoding it."""
+    scans = segments = padding = 0
+    position = 2
+    while position < len(data):
+        match = _JPEG_MARKER.search(data, position)
+        start, end = match.span() if match else (len(data), len(data))
+        if scans == 0:
+            padding += start - position
+        marker = data[end - 1]
+        segments += 1
+        scans += marker == _JPEG_SCAN
+        if scans > MAX_SCANS or segments > MAX_SEGMENTS or padding > MAX_PADDING:
+            limits = f"at most {MAX_SCANS} scans and {MAX_SEGMENTS} segments"
+            raise PictureError(422, "undecodable", f"expected a JPEG of {limits}, found more: save it again")
+        if marker == _JPEG_END:
+            break
+        position = end + int.from_bytes(data[end : end + 2])
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
@@ -129,8 +162,11 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Any mode to RGB: 16-bit scaled, palettes looked up, transparency over white, CMYK converted."""
     if image.mode.startswith("I"):  # 16-bit grey; convert() would clip at 255 instead of scaling
-        grey = np.asarray(image).astype(np.int64) // 257
-        return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        grey = np.clip(values // 257, 0, 255).astype(np.uint8)
+        if isinstance(image.info.get("transparency"), int):
+            grey[values == image.info["transparency"]] = FILL[0]
+        return Image.fromarray(grey).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         page = Image.new("RGBA", rgba.size, (*FILL, 255))

@@ -7,10 +7,12 @@ a `.tmp-*` directory that nobody reads and the next writer of that place removes
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from serving.errors import ArtifactError
 MANIFEST = "manifest.json"
 SCHEMA = 1
 _TEMPORARY = ".tmp-"
+_writing: set[str] = set()  # names of the temporary directories that threads of this process are filling
 
 
 def sha256_of(path: Path) -> str:
@@ -64,21 +67,22 @@ def sealing(place: Path, about: Mapping[str, Any], manifest: str = MANIFEST) -> 
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(place)
-    temporary = place.with_name(f"{_TEMPORARY}{place.name}-{os.getpid()}")
+    temporary = place.with_name(f"{_TEMPORARY}{place.name}-{uuid.uuid4().hex[:8]}-{os.getpid()}")
+    _writing.add(temporary.name)
     temporary.mkdir()
     try:
         yield temporary
         files = sorted(p for p in temporary.rglob("*") if p.is_file())
         digests = {p.relative_to(temporary).as_posix(): sha256_of(p) for p in files}
         body = {"schema": SCHEMA, **about, "files": digests}
-        (temporary / manifest).write_text(json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False))
-        for path in (*files, temporary / manifest, temporary):
+        text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False)
+        (temporary / manifest).write_text(text, encoding="utf-8")
+        for path in (*temporary.rglob("*"), temporary):
             sync(path)
-        if not place.exists():
-            temporary.rename(place)
-            sync(place.parent)
+        _rename_unless_there(temporary, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        _writing.discard(temporary.name)
 
 
 def about(place: Path, manifest: str = MANIFEST) -> dict[str, Any] | None:
@@ -87,7 +91,7 @@ def about(place: Path, manifest: str = MANIFEST) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        body = json.loads(path.read_text())
+        body = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactError(f"{path} is not JSON ({error}): remove {place} and run again") from error
     if not isinstance(body, dict) or body.get("schema") != SCHEMA:
@@ -101,19 +105,36 @@ def verify(place: Path, manifest: str = MANIFEST) -> dict[str, Any]:
     body = about(place, manifest)
     if body is None:
         raise ArtifactError(f"expected {manifest} in {place}, found none: the directory is incomplete")
-    for name, expected in body["files"].items():
+    files = body.get("files")
+    if not isinstance(files, dict):
+        raise ArtifactError(f"{place / manifest}: expected its files with their sha256, found none: restore it")
+    for name, expected in files.items():
         path = place / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ArtifactError(f"{place / manifest}: expected files inside the directory, found {name!r}")
         found = sha256_of(path) if path.is_file() else "no such file"
         if found != expected:
-            raise ArtifactError(f"{path}: expected sha256 {expected[:12]}, found {found[:12]}: restore or retrain it")
+            wanted = str(expected)[:12]
+            raise ArtifactError(f"{path}: expected sha256 {wanted}, found {found[:12]}: restore or retrain it")
     return body
+
+
+def _rename_unless_there(temporary: Path, place: Path) -> None:
+    if place.exists():
+        return
+    try:
+        temporary.rename(place)
+    except OSError:
+        if not place.exists():  # else: another writer was faster by less than the check above sees
+            raise
+    sync(place.parent)
 
 
 def _remove_leftovers(place: Path) -> None:
     """Removes temporary copies of `place` whose writer is gone."""
-    for leftover in place.parent.glob(f"{_TEMPORARY}{place.name}-*"):
+    for leftover in place.parent.glob(f"{_TEMPORARY}{glob.escape(place.name)}-*"):
         pid = leftover.name.rpartition("-")[2]
-        if pid.isdigit() and not _alive(int(pid)):
+        if leftover.name not in _writing and pid.isdigit() and not _alive(int(pid)):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -124,4 +145,4 @@ def _alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return pid != os.getpid()
+    return pid != os.getpid()  # a container gives every run the same number; our own threads are in _writing

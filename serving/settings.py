@@ -17,7 +17,7 @@ HOME_NAME = ".thaw"
 class Settings(BaseSettings):
     """Read once, at the edge (command line, service); nothing below reads the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="THAW_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="THAW_", extra="ignore", env_ignore_empty=True)
 
     home: Path | None = Field(None, description="directory of datasets, features, runs and ledger")
     ledger: str | None = Field(None, description="SQLAlchemy URL of the ledger; default: SQLite in the home")

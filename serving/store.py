@@ -18,7 +18,7 @@ from pathlib import Path
 import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
-from bentoml.exceptions import NotFound
+from bentoml.exceptions import BentoMLException, NotFound
 from filelock import FileLock
 
 from serving import artifact as artifacts
@@ -59,9 +59,9 @@ class Store:
         entry = self._ledger.version(name, version)
         try:
             return artifacts.read(_path_of(entry.tag), entry.digest)
-        except NotFound:
+        except BentoMLException as error:  # NotFound, or an entry that BentoML itself cannot read
             raise ArtifactError(
-                f"expected {name}:{version} in the model store as {entry.tag}, found no such entry: "
+                f"expected {name}:{version} in the model store as {entry.tag}, BentoML says: {error}: "
                 "check BENTOML_HOME, or restore it"
             ) from None
 
@@ -94,7 +94,8 @@ class Store:
             place = _place_of(tag)
             place.parent.mkdir(parents=True, exist_ok=True)
             complete.rename(place)
-            sealed.sync(place.parent)
+            for directory in (place.parent, place.parent.parent):  # the second: the name's directory may be new
+                sealed.sync(directory)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

@@ -107,9 +107,9 @@ def _write(
             "counts": _counts(kept),
             "units": len({found.unit for _, _, found in kept}),
             "unreadable": [
-                {"path": str(s.path), "why": r.error} for s, r in zip(sources, read, strict=True) if r.error
+                {"path": _printable(s.path), "why": r.error} for s, r in zip(sources, read, strict=True) if r.error
             ],
-            "bridges": [str(source.path) for source, _, found in rows if found.split == splits.BRIDGE],
+            "bridges": [_printable(source.path) for source, _, found in rows if found.split == splits.BRIDGE],
         }
         splits.write_table(table_path, {**table, **own})
 
@@ -184,6 +184,11 @@ def _drop_rows(path: Path, good: Sequence[int], keep: Sequence[bool]) -> None:
         array[target] = whole[row]
     array.flush()
     smaller.replace(path)
+
+
+def _printable(path: Path) -> str:
+    """A file name that is not UTF-8, in a form that JSON can hold."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _counts(rows: Sequence[tuple[Source, _Read, splits.Place]]) -> dict[str, dict[str, int]]:

@@ -6,9 +6,10 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from serving.errors import BadInput
 from tasks.data.spec import DataSpec
@@ -51,7 +52,10 @@ def find_pictures(spec: DataSpec) -> tuple[Source, ...]:
         raise BadInput(f"expected a folder or a CSV manifest at {root}, found nothing there: check data.root")
     classes = sorted({source.label for source in sources})
     if not sources:
-        raise BadInput(f"expected pictures in one folder per class under {root}, found none: see data.root")
+        where = f"in one folder per class under {root}" if root.is_dir() else f"in {root}, one a row"
+        raise BadInput(f"expected pictures {where}, found none: see data.root")
+    if any(not _is_text(label) for label in classes):
+        raise BadInput(f"expected class folders with names in UTF-8 under {root}, found another encoding: rename them")
     if len(classes) < 2:
         raise BadInput(f"expected two or more classes in {root}, found one ({classes[0]!r}): add the other classes")
     return tuple(sorted(sources, key=lambda source: source.relative))
@@ -100,7 +104,10 @@ def _from_manifest(manifest: Path, group_by: str | None) -> Iterator[Source]:
                 )
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"expected {manifest} to be a CSV file in UTF-8, found otherwise ({error})") from None
+        raise BadInput(
+            f"expected {manifest} to be a CSV file in UTF-8, found otherwise ({error}): save it so, or name the folder"
+        ) from None
+    _check_even(manifest, rows)
     _check_labels(manifest, [row["label"] for row in rows])
     _check_unique(manifest, [row["path"] for row in rows])
     for number, row in enumerate(rows, start=2):
@@ -113,15 +120,30 @@ def _source_of_row(manifest: Path, number: int, row: dict[str, str], group_by: s
         raise BadInput(f"{manifest}, line {number}: expected a picture at {path}, found none: correct the path")
     split = row.get("split")
     if split is not None and split.lower() not in _SPLIT_NAMES:
-        raise BadInput(f"{manifest}, line {number}: expected split train, validation or test, found {split!r}")
+        raise BadInput(
+            f"{manifest}, line {number}: expected split train, validation or test, found {split!r}: correct the word"
+        )
     given = _SPLIT_NAMES[split.lower()] if split is not None else None
     return Source(path, row["path"], row["label"], _group(row["path"], row, group_by), given)
 
 
+def _check_even(manifest: Path, rows: Sequence[Mapping[Any, Any]]) -> None:
+    """The CSV reader keeps surplus cells under the key None, and gives None for missing ones."""
+    uneven = [number for number, row in enumerate(rows, start=2) if None in row or None in row.values()]
+    if uneven:
+        raise BadInput(
+            f"{manifest}, line {uneven[0]}: expected as many cells as the header has, found more or fewer there and "
+            f"in {len(uneven) - 1} other rows: complete them, and quote values that hold a comma"
+        )
+
+
 def _check_labels(manifest: Path, labels: list[str]) -> None:
     """Classification only: a column of measurements is not a column of class names."""
-    if any(not label for label in labels):
-        raise BadInput(f"expected a label in every row of {manifest}, found {sum(not x for x in labels)} empty ones")
+    empty = sum(not label.strip() for label in labels)
+    if empty:
+        raise BadInput(
+            f"expected a label in every row of {manifest}, found {empty} empty ones: fill or remove the rows"
+        )
     if labels and all(_is_number(label) for label in labels):
         distinct = set(labels)
         if any(not re.fullmatch(r"[+-]?\d+", label) for label in distinct) or len(distinct) > max(20, len(labels) // 4):
@@ -132,7 +154,8 @@ def _check_labels(manifest: Path, labels: list[str]) -> None:
 
 
 def _check_unique(manifest: Path, paths: list[str]) -> None:
-    twice, times = Counter(paths).most_common(1)[0] if paths else ("", 0)
+    written = Counter(os.path.normpath(path) for path in paths)  # ./a.png is a.png
+    twice, times = written.most_common(1)[0] if paths else ("", 0)
     if times > 1:
         raise BadInput(f"expected each picture once in {manifest}, found {twice} {times} times: remove the extra rows")
 
@@ -144,11 +167,23 @@ def _group(relative: str, row: dict[str, str], group_by: str | None) -> str | No
         match = re.search(group_by, relative)
     except re.error as error:
         raise BadInput(
-            f"expected data.group_by to be a column or a regular expression, found {group_by!r} ({error})"
+            f"expected data.group_by to be a column or a regular expression, found {group_by!r} ({error}): correct it"
         ) from None
     if match is None:
-        raise BadInput(f"expected data.group_by {group_by!r} to match every path, found {relative!r}: widen it")
+        columns = f" or to be one of the columns {', '.join(row)}" if row else ""
+        raise BadInput(
+            f"expected data.group_by {group_by!r} to match every path{columns}, found {relative!r}: correct it"
+        )
     return match.group(1) if match.re.groups else match.group(0)
+
+
+def _is_text(name: str) -> bool:
+    """False for a file name that is not UTF-8: it has no place in JSON."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_number(text: str) -> bool:

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.spec import Spec
 
@@ -31,6 +31,15 @@ class DataSpec(Spec):
     max_unreadable: float = Field(
         0.0, ge=0, lt=1, description="share of pictures that may be unreadable and are left out; above it the run stops"
     )
+
+    @field_validator("root")
+    @classmethod
+    def _root_is_text(cls, root: Path) -> Path:
+        try:
+            str(root).encode()
+        except UnicodeEncodeError:  # it would have no place in the JSON that records the run
+            raise ValueError("expected a path in UTF-8, found another encoding: rename the folder") from None
+        return root
 
     @model_validator(mode="after")
     def _fractions_sum_to_one(self) -> Self:

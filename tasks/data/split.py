@@ -69,15 +69,17 @@ def place(pictures: Sequence[Picture], table: Table, spec: DataSpec) -> list[Pla
     """One place per picture; `split` may be `bridge`.
 
     Raises BadInput if a class would be without a unit in some split, or a split given by the user contradicts
-    itself (the same picture in two) or the table.
+    itself (the same picture or group in two) or the table.
     """
     members: dict[int, list[Picture]] = defaultdict(list)
     for picture in pictures:
         members[picture.unit].append(picture)
+    known = _by_name(table)
     if any(picture.given for picture in pictures):
         places = _given(pictures, members, table)
-    elif any(picture.digest in table for picture in pictures):
-        places = [_joined(picture, members[picture.unit], table, spec) for picture in pictures]
+    elif any(picture.digest in table or unit_name([picture]) in known for picture in pictures):
+        joined = {key: _joined(unit, table, known, spec) for key, unit in members.items()}
+        places = [table.get(picture.digest, joined[picture.unit]) for picture in pictures]
     else:
         first = _first(members, spec)
         places = [first[picture.unit] for picture in pictures]
@@ -89,7 +91,7 @@ def unit_name(members: Sequence[Picture]) -> str:
     """A name that says nothing about the pictures: groups may be patients."""
     groups = sorted(picture.group for picture in members if picture.group is not None)
     text = f"group:{groups[0]}" if groups else f"picture:{min(picture.digest for picture in members)}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def rank(seed: int, unit: str) -> str:
@@ -123,16 +125,23 @@ def _cuts(units: int, label: str, spec: DataSpec) -> tuple[int, int]:
     return test, test + validation
 
 
-def _joined(picture: Picture, unit: Sequence[Picture], table: Table, spec: DataSpec) -> Place:
-    """The place of a picture when a table exists already."""
-    if picture.digest in table:
-        return table[picture.digest]
+def _by_name(table: Table) -> dict[str, set[Place]]:
+    """Where each unit of the table stands: a group is known by name when its old pictures are gone."""
+    places: dict[str, set[Place]] = defaultdict(set)
+    for found in table.values():
+        places[found.unit].add(found)
+    return places
+
+
+def _joined(unit: Sequence[Picture], table: Table, by_name: Mapping[str, set[Place]], spec: DataSpec) -> Place:
+    """The place of a unit's new pictures when a table exists already."""
     known = {table[member.digest] for member in unit if member.digest in table}
+    known |= {found for member in unit for found in by_name.get(unit_name([member]), ())}
+    name = unit_name(unit)
     if len({found.split for found in known}) > 1:
-        return Place(unit_name(unit), BRIDGE)
+        return Place(name, BRIDGE)
     if known:
         return min(known, key=lambda found: found.unit)
-    name = unit_name(unit)
     position = int(rank(spec.seed, name), 16) / 2**256
     split = "test" if position < spec.test else "validation" if position < spec.test + spec.validation else "train"
     return Place(name, split)
@@ -142,16 +151,25 @@ def _given(pictures: Sequence[Picture], members: Mapping[int, list[Picture]], ta
     if not all(picture.given for picture in pictures):
         raise BadInput("expected a split for every picture or for none, found some without: complete the column")
     splits: dict[str, set[str]] = defaultdict(set)
+    groups: dict[str, set[str]] = defaultdict(set)
     for picture in pictures:
         splits[picture.digest] |= {
             picture.given or "",
             *([table[picture.digest].split] if picture.digest in table else []),
         }
+        if picture.group is not None:
+            groups[picture.group].add(picture.given or "")
     torn = sum(len(found) > 1 for found in splits.values())
     if torn:
         raise BadInput(
             f"expected each picture in one split only, found {torn} that stand in two (leakage), or that an earlier "
             "run of this name used otherwise: remove the copies, or choose another name"
+        )
+    torn = sum(len(found) > 1 for found in groups.values())
+    if torn:
+        raise BadInput(
+            f"expected each group in one split only, found {torn} that stand in two (leakage): "
+            "give all pictures of a group the same split"
         )
     return [Place(unit_name(members[picture.unit]), picture.given or "") for picture in pictures]
 

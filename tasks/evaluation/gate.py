@@ -153,6 +153,8 @@ def _more(line: Line, measured: Measurement, confidence: float) -> str:
         more = units_to_decide(measured.value, line.threshold, measured.n, confidence, upper)
     else:  # other intervals shrink with the square root of n
         near = measured.interval[1 if upper else 0]
+        if math.isnan(near):
+            return f"no interval: add {line.split} pictures of every class"
         distance, width = abs(measured.value - line.threshold), abs(measured.value - near)
         more = None if not distance else max(1, math.ceil(measured.n * ((width / distance) ** 2 - 1)))
     if more is None:

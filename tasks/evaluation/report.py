@@ -75,7 +75,8 @@ def _checks(checks: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _check_row(check: Mapping[str, Any]) -> tuple[object, ...]:
-    line = f"{check['metric']} of {check['scope']}, {check['split']}"
+    scope = "" if check["scope"] == "overall" else f" of {check['scope']}"
+    line = f"{check['metric']}{scope}, {check['split']}"
     if check["severity"] == "warn":
         line += " (warning only)"
     interval = "" if check["ci_low"] is None else f"{check['ci_low']:.4f} - {check['ci_high']:.4f}"

@@ -42,10 +42,13 @@ def describe(spec: ModelSpec) -> Preprocessing:
 def build_backbone(backbone: str, image_size: int) -> nn.Module:
     """The architecture with random weights, head removed: float [N, 3, H, W] -> [N, F].
 
-    Dropout and stochastic depth inside it are off: Thaw's own dropout stands before the head.
+    Dropout and stochastic depth inside it are off: Thaw's own dropout stands before the head. Raises BadInput if
+    there is no such backbone, or not for this size.
     """
-    body = _sized(_recipe(backbone), image_size, pretrained=False)
-    return _quiet(body)
+    try:
+        return _quiet(_sized(_recipe(backbone), image_size, pretrained=False))
+    except (AssertionError, RuntimeError, ValueError) as error:  # the libraries' own checks
+        raise _unfit(backbone, image_size, error) from None
 
 
 def load_backbone(spec: ModelSpec, image_size: int, seed: int) -> nn.Module:
@@ -74,10 +77,13 @@ def load_backbone(spec: ModelSpec, image_size: int, seed: int) -> nn.Module:
 
 
 def feature_size(body: nn.Module, image_size: int) -> int:
-    """F of the backbone's output [N, F]. Raises BadInput if it gives anything else."""
+    """F of the backbone's output [N, F]. Raises BadInput if it gives anything else, or takes no such size."""
     body.eval()
-    with torch.inference_mode():
-        out = body(torch.zeros(2, 3, image_size, image_size))
+    try:
+        with torch.inference_mode():
+            out = body(torch.zeros(2, 3, image_size, image_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise _unfit(type(body).__name__, image_size, error) from None
     if not (isinstance(out, torch.Tensor) and out.ndim == 2):
         raise BadInput(
             "expected a backbone that gives one feature vector a picture, found another output: choose another"
@@ -98,14 +104,25 @@ def _recipe(backbone: str) -> _Recipe:
 def _nearest(name: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(name, known, n=3)
-    return f"did you mean {', '.join(close)}?" if close else "see timm.list_models()"
+    close = get_close_matches(name.partition(".")[0], known, n=3)
+    return f"did you mean {', '.join(close)}?" if close else "see timm.list_models(), torchvision.models.list_models()"
+
+
+def _unfit(backbone: str, image_size: int, error: Exception) -> BadInput:
+    text = " ".join(str(error).split())[:150]
+    return BadInput(
+        f"expected a backbone that takes pictures of {image_size} pixels, found that {backbone} does not ({text}): "
+        "choose another model.image_size"
+    )
 
 
 def _timm(name: str) -> _Recipe | None:
     if not timm.is_model(name):
         return None
-    config = timm.get_pretrained_cfg(name)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # NAME.TAG with a tag that this architecture does not have
+        return None
     size = config.input_size[-1] if config else 224
 
     def build(pretrained: bool, **size_option: Any) -> nn.Module:

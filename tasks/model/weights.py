@@ -110,6 +110,7 @@ def _load(path: Path) -> State:
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise BadInput(f"expected names -> tensors in {path}, found {type(loaded).__name__}: save model.state_dict()")
+    if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
+        found = "other keys or values" if isinstance(loaded, dict) else type(loaded).__name__
+        raise BadInput(f"expected names -> tensors in {path}, found {found}: save model.state_dict()")
     return loaded

@@ -83,11 +83,11 @@ def fit(
     groups = [group for group in groups if any(p.requires_grad for p in group["params"])]
     if not groups:
         raise TrainingError("expected parameters to train, found none: nothing is unfrozen")
+    peak = max(group["lr"] for group in groups)  # before the schedule scales it
     optimiser = torch.optim.AdamW(groups)
     steps = recipe.epochs * recipe.steps_per_epoch
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: cosine_with_warmup(s, steps, recipe.warmup))
-    peak = max(group["lr"] for group in groups)
-    rows = [_row(0, None, None, validation(), peak)]
+    rows = [_row(0, None, None, validation(), 0.0)]
     best, best_state = rows[0].validation_loss, _copy(module)
     for epoch in range(1, recipe.epochs + 1):
         recipe.train_mode()

@@ -119,8 +119,10 @@ def _adam(
     seed: int,
     progress: Progress,
 ) -> tuple[FloatArray, FloatArray, dict[str, Any]]:
-    """Gradient steps at a constant rate, dropout before the head."""
+    """AdamW for a number of epochs, the rate falling along a cosine; dropout before the head."""
     layer = nn.Linear(x.shape[1], classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
     module = nn.Sequential(nn.Dropout(dropout), layer)
     inputs, inputs_v = torch.from_numpy(x.astype(np.float32)), torch.from_numpy(xv.astype(np.float32))
     labels = torch.from_numpy(train.labels)

@@ -1,0 +1,181 @@
+"""The README's main job, run for real: what `.ci/run` proves after the tests.
+
+    uv run python -m benchmarks.demo [--write]
+
+In an empty directory with its own homes: `thaw demo` twice, a gate that cannot be met, then the server and `curl`
+on a photo against `thaw predict`. Exits 1 with what was found if any of it does not hold. About 15 minutes on 2 cores.
+`--write` keeps the figures in benchmarks/results/demo.json and demo.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+UP_TO_FINETUNE = ("prepare", "embed", "train_head")
+PAPER_ACCURACY = 0.8842  # Deitsch et al. 2019, fine-tuned CNN
+SERVER_SECONDS = 120
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results")
+    write = parser.parse_args().write
+    with tempfile.TemporaryDirectory(prefix="thaw-demo-") as folder:
+        place = Path(folder)
+        figures = {**run_demo(place), **run_again(place), **run_rejected(place), **run_served(place)}
+    print(json.dumps(figures, indent=1))
+    problems = [text for holds, text in requirements(figures) if not holds]
+    if write:
+        (RESULTS / "demo.json").write_text(json.dumps(figures, indent=1) + "\n")
+        (RESULTS / "demo.md").write_text(table(figures))
+    for problem in problems:
+        print(f"not met: {problem}", file=sys.stderr)
+    sys.exit(1 if problems else 0)
+
+
+def requirements(f: dict[str, Any]) -> list[tuple[bool, str]]:
+    """What the README and the contract promise of the demo."""
+    return [
+        (
+            f["verdict"] == "PASSED" and f["promoted"],
+            f"verdict PASSED and promoted, found {f['verdict']}, {f['promoted']}",
+        ),
+        (
+            f["accuracy"] >= f["head_only_accuracy"],
+            f"accuracy at argmax not below the head alone, found {f['accuracy']:.4f}",
+        ),
+        (f["reuse_ratio"] >= 3, f"a second run 3 times as fast up to finetune, found {f['reuse_ratio']:.1f}"),
+        (f["second_version"] == f["version"], "an unchanged second run publishes nothing"),
+        (f["rejected_exit"] == 3, f"exit status 3 for a gate that cannot be met, found {f['rejected_exit']}"),
+        (f["rejected_version"] == f["version"] + 1, "a rejected version is published with its verdict"),
+        (f["served_version"] == f["version"], f"the champion is still served, found version {f['served_version']}"),
+        (f["largest_difference"] <= 1e-5, f"curl and thaw predict alike to 1e-5, found {f['largest_difference']}"),
+    ]
+
+
+def run_demo(place: Path) -> dict[str, Any]:
+    start = time.perf_counter()
+    status, result = thaw(place, "demo", "--json")
+    seconds = time.perf_counter() - start
+    at_argmax = result["metrics"]["argmax"]
+    return {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "exit": status,
+        "verdict": result["verdict"],
+        "promoted": result["promoted"],
+        "version": result["version"],
+        "wall_seconds": round(seconds, 1),
+        "seconds": result["seconds"],
+        "accuracy": at_argmax["accuracy"],
+        "recall_defective": at_argmax["recall"]["defective"],
+        "head_only_accuracy": result["baselines"]["head_only"]["accuracy"],
+        "majority_accuracy": result["baselines"]["majority"]["accuracy"],
+        "served_accuracy": result["metrics"]["accuracy"],
+        "served_recall_defective": result["metrics"]["recall"]["defective"],
+        "rule": result["rule"],
+    }
+
+
+def run_again(place: Path) -> dict[str, Any]:
+    _, first = 0, json.loads(next((place / ".thaw" / "runs").glob("*/result.json")).read_text())
+    _, second = thaw(place, "demo", "--json")
+    before, after = (sum(result["seconds"][step] for step in UP_TO_FINETUNE) for result in (first, second))
+    return {
+        "reuse_ratio": before / max(after, 1e-3),
+        "second_skipped": second["skipped"],
+        "second_version": second["version"],
+    }
+
+
+def run_rejected(place: Path) -> dict[str, Any]:
+    status, result = thaw(place, "demo", "--json", "--set", "gate.min_accuracy=0.999")
+    return {"rejected_exit": status, "rejected_version": result["version"], "rejected_checks": len(result["checks"])}
+
+
+def run_served(place: Path) -> dict[str, Any]:
+    """The README's curl call against a real server; the photo is the data set's first."""
+    from elpv_dataset import utils
+
+    photo = Path(utils.__file__).parent / "data" / "images" / "cell0001.png"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "flows.cli", "serve", "--port", str(port)]
+    server = subprocess.Popen(
+        command, cwd=place, env=environment(place), stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}/readyz")
+        address = f"http://127.0.0.1:{port}/v1/predict"
+        curl = subprocess.run(["curl", "-s", "--data-binary", f"@{photo}", address], capture_output=True, check=True)
+        served = json.loads(curl.stdout)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=60)
+    _, here = thaw(place, "predict", str(photo), "--json")
+    ours = {score["label"]: score["probability"] for score in here["scores"]}
+    difference = max(abs(score["probability"] - ours[score["label"]]) for score in served["scores"])
+    return {"served": served, "served_version": served["model"]["version"], "largest_difference": difference}
+
+
+def wait_until_ready(address: str) -> None:
+    deadline = time.monotonic() + SERVER_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise SystemExit(f"not met: a server that is ready within {SERVER_SECONDS} s")
+
+
+def thaw(place: Path, *arguments: str) -> tuple[int, Any]:
+    """Exit status and the JSON document of one command; its progress goes through to our stderr."""
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    done = subprocess.run(command, cwd=place, env=environment(place), stdout=subprocess.PIPE, text=True)
+    try:
+        return done.returncode, json.loads(done.stdout)
+    except ValueError:
+        raise SystemExit(
+            f"not met: one JSON document from thaw {' '.join(arguments)}, found {done.stdout[:300]!r}"
+        ) from None
+
+
+def environment(place: Path) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("THAW_", "PREFECT_", "BENTOML_"))}
+    return kept | {"BENTOML_HOME": str(place / "bentoml"), "PREFECT_HOME": str(place / "prefect")}
+
+
+def table(f: dict[str, Any]) -> str:
+    rows = [
+        ("accuracy at argmax, test", f"{f['accuracy']:.4f}"),
+        ("the paper's fine-tuned CNN", f"{PAPER_ACCURACY:.4f}"),
+        ("head alone", f"{f['head_only_accuracy']:.4f}"),
+        ("always the commonest class", f"{f['majority_accuracy']:.4f}"),
+        ("recall of defective at argmax", f"{f['recall_defective']:.4f}"),
+        ("accuracy as served", f"{f['served_accuracy']:.4f}"),
+        ("recall of defective as served", f"{f['served_recall_defective']:.4f}"),
+        ("whole command, s", f"{f['wall_seconds']:.0f}"),
+        *((f"{step}, s", f"{seconds:.1f}") for step, seconds in f["seconds"].items()),
+        ("second run up to finetune, times faster", f"{f['reuse_ratio']:.0f}"),
+    ]
+    lines = [f"| {name} | {value} |" for name, value in rows]
+    return "\n".join([f"# The demo on {f['machine']}", "", "| figure | value |", "|---|---|", *lines, ""])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The two phases on a real network and real digits: what changes, what must not, and what joins them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from tasks.data.dataset import pixels, subset
+from tasks.export.temperature import fit_temperature
+from tasks.model.classifier import load_classifier, manifest_of, new_classifier, weights_digest
+from tasks.training.augment import DRAWS, augment, draws
+from tasks.training.embed import embed, read_features
+from tasks.training.finetune import finetune, logits_of
+from tasks.training.fit import log_loss
+from tasks.training.head import train_head
+from tasks.training.spec import FinetuneSpec, HeadSpec
+from tests.conftest import Pipeline
+
+QUIET = FinetuneSpec(epochs=1, batch_size=16, augmentation="none", label_smoothing=0.0)
+
+
+def test_head_phase_leaves_backbone_and_statistics_bit_identical(pipeline: Pipeline) -> None:
+    fresh = new_classifier(pipeline.model, pipeline.preprocessing, 3, seed=0)
+    assert weights_digest(load_classifier(pipeline.head).body) == weights_digest(fresh.body)
+    assert manifest_of(pipeline.head)["trainable"]["tensors"] == 2
+
+
+def test_finetuning_changes_weights_everywhere_but_not_frozen_statistics(pipeline: Pipeline) -> None:
+    before, after = (load_classifier(c).state_dict() for c in (pipeline.head, pipeline.tuned))
+    if manifest_of(pipeline.tuned)["best_epoch"] == 0:
+        pytest.fail("the shared pipeline kept its start: choose other data, or this test says nothing")
+    statistics = [key for key in before if "running_" in key]
+    assert statistics and all(torch.equal(before[key], after[key]) for key in statistics)
+    weights = [key for key, value in before.items() if key.endswith("weight") and value.ndim > 1]
+    assert all(not torch.equal(before[key], after[key]) for key in weights)
+    assert manifest_of(pipeline.tuned)["trainable"]["tensors"] > 100
+
+
+def test_solve_is_logistic_regression_on_standardised_features(pipeline: Pipeline) -> None:
+    train, test = subset(pipeline.dataset, "train"), subset(pipeline.dataset, "test")
+    features = read_features(pipeline.features).astype(np.float64)
+    strength = 1 / manifest_of(pipeline.head)["weight_decay"]
+    oracle = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=3000))
+    oracle.fit(features[train.rows], train.labels)
+    layer = load_classifier(pipeline.head).head
+    logits = torch.nn.functional.linear(
+        torch.from_numpy(features[test.rows]), layer.weight.double(), layer.bias.double()
+    )
+    ours = torch.softmax(logits, 1).detach().numpy()
+    np.testing.assert_allclose(ours, oracle.predict_proba(features[test.rows]), atol=2e-3)
+
+
+def test_features_are_those_of_the_network(pipeline: Pipeline) -> None:
+    network = load_classifier(pipeline.head)
+    with torch.inference_mode():
+        here = network.features(torch.from_numpy(pixels(pipeline.dataset)[:7].copy())).numpy()
+    np.testing.assert_allclose(here, read_features(pipeline.features)[:7], atol=1e-4)
+
+
+def test_finetuning_starts_where_the_head_ended(pipeline: Pipeline) -> None:
+    """Augmentation and dropout off: the first validation loss is the head phase's, within 1 %."""
+    head, tuned = manifest_of(pipeline.head)["epochs"][-1], manifest_of(pipeline.tuned)["epochs"][0]
+    assert tuned["epoch"] == 0
+    assert tuned["validation_loss"] == pytest.approx(head["validation_loss"], rel=0.01)
+
+
+def test_the_same_inputs_give_the_same_weights_bitwise(pipeline: Pipeline, tmp_path: Path) -> None:
+    runs = [finetune(pipeline.head, pipeline.dataset, tmp_path / n / "run", QUIET, "none", seed=0) for n in ("a", "b")]
+    first, second = (weights_digest(load_classifier(run)) for run in runs)
+    assert not runs[1].reused
+    assert first == second
+    other = finetune(pipeline.head, pipeline.dataset, tmp_path / "c" / "run", QUIET, "none", seed=1)
+    assert weights_digest(load_classifier(other)) != first
+
+
+def test_what_was_trained_before_is_used_again(pipeline: Pipeline) -> None:
+    p = pipeline
+    assert embed(p.dataset, p.home, p.model, p.preprocessing, seed=0).reused
+    again = train_head(p.dataset, p.features, p.home / "runs" / "later", p.model, p.preprocessing, HeadSpec(), seed=0)
+    assert again.reused and again.path == p.head.path
+
+
+def test_adam_learns_the_head_in_epochs(pipeline: Pipeline, tmp_path: Path) -> None:
+    spec = HeadSpec(method="adam", batch_size=16)
+    p = pipeline
+    head = train_head(p.dataset, p.features, tmp_path / "runs" / "adam", p.model, p.preprocessing, spec, seed=0)
+    epochs = manifest_of(head)["epochs"]
+    assert [row["epoch"] for row in epochs] == list(range(11))
+    assert epochs[-1]["train_accuracy"] > epochs[1]["train_accuracy"] + 0.1
+    assert min(row["validation_loss"] for row in epochs) < epochs[0]["validation_loss"] / 1.5
+    validation = subset(p.dataset, "validation")
+    loss = log_loss(logits_of(load_classifier(head), p.dataset, validation), validation.labels)
+    assert loss == pytest.approx(min(row["validation_loss"] for row in epochs), rel=0.01)
+
+
+def test_a_resnet18_head_is_two_tensors(pipeline: Pipeline) -> None:
+    model = pipeline.model.model_copy(update={"backbone": "torchvision/resnet18", "weights": "none"})
+    network = new_classifier(model, pipeline.preprocessing, 3, seed=0)
+    network.body.requires_grad_(False)
+    assert [p.shape for p in network.parameters() if p.requires_grad] == [(3, 512), (3,)]
+
+
+def test_batchnorm_statistics_move_when_asked_to(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The control of the frozen case above."""
+    spec = QUIET.model_copy(update={"batchnorm": "train"})
+    tuned = finetune(pipeline.head, pipeline.dataset, tmp_path / "runs" / "bn", spec, "none", seed=0)
+    epochs = manifest_of(tuned)["epochs"]
+    assert len(epochs) == 2
+    frozen = manifest_of(pipeline.tuned)["epochs"]
+    assert epochs[1]["validation_loss"] != frozen[1]["validation_loss"]
+
+
+@pytest.mark.parametrize("preset", ["natural", "industrial", "none"])
+def test_augmentation_depends_on_seed_epoch_and_picture_only(preset: str) -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8))
+    draw = torch.from_numpy(draws(0, 1, 6))
+    whole, reversed_ = augment(images, draw, preset), augment(images.flip(0), draw.flip(0), preset).flip(0)
+    assert torch.equal(whole, reversed_)
+    assert whole.shape == images.shape
+    assert whole.min() >= 0 and whole.max() <= 255
+    if preset != "none":
+        assert not torch.equal(whole, augment(images, torch.from_numpy(draws(0, 2, 6)), preset))
+        # the same picture six times: the draws differ, so the results do
+        same = augment(images[:1].expand(6, -1, -1, -1), draw, preset)
+        assert len({row.numpy().tobytes() for row in same}) > 1
+
+
+def test_draws_are_uniform() -> None:
+    values = draws(3, 4, 5000)
+    assert values.shape == (5000, DRAWS)
+    assert values.mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_temperature_recovers_what_was_applied() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(20_000, 3)) * 2
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = np.array([random.choice(3, p=row) for row in shares])
+    assert fit_temperature(logits * 3, labels) == pytest.approx(3, rel=0.05)
+    assert fit_temperature(logits, labels) == pytest.approx(1, rel=0.05)

@@ -15,7 +15,7 @@ from serving.errors import BadInput
 from serving.predictor import Predictor
 from serving.preprocess import Pixels
 from tasks.data.dataset import Dataset, Subset, pixels
-from tasks.evaluation import metrics
+from tasks.evaluation import metrics, scores
 from tasks.evaluation.metrics import Decisions
 from tasks.progress import Progress, silent
 
@@ -59,8 +59,27 @@ def figures(part: Subset, outputs: Outputs, classes: tuple[str, ...]) -> dict[st
     at_argmax = outputs.probabilities.argmax(axis=1)
     return {
         **metrics.summary(part.labels, outputs.decided, classes),
-        "log_loss": metrics.log_loss(outputs.probabilities, part.labels),
+        **_of_probabilities(part, outputs, classes),
         "argmax": metrics.summary(part.labels, at_argmax, classes),
+    }
+
+
+def _of_probabilities(part: Subset, outputs: Outputs, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Ranking and honesty of the probabilities, and their honesty before the temperature."""
+    shifted = outputs.logits.astype(np.float64) - outputs.logits.max(axis=1, keepdims=True)
+    raw = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+    columns = [(outputs.probabilities[:, i], part.labels == i) for i in range(len(classes))]
+    values = {
+        "log_loss": metrics.log_loss(outputs.probabilities, part.labels),
+        "brier": scores.brier(outputs.probabilities, part.labels),
+        "calibration_error": scores.calibration_error(outputs.probabilities, part.labels),
+        "calibration_error_before_temperature": scores.calibration_error(raw, part.labels),
+        "macro_roc_auc": metrics.macro(tuple(scores.roc_auc(*column) for column in columns)),
+    }
+    return {
+        **{name: metrics.as_json(value) for name, value in values.items()},
+        "roc_auc": {c: metrics.as_json(scores.roc_auc(*column)) for c, column in zip(classes, columns, strict=True)},
+        "pr_auc": {c: metrics.as_json(scores.pr_auc(*column)) for c, column in zip(classes, columns, strict=True)},
     }
 
 

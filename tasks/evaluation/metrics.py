@@ -75,10 +75,10 @@ def summary(truth: Ints, decided: Ints, classes: tuple[str, ...]) -> dict[str, o
         "f1": f1_by_class(confusion),
     }
     return {
-        "accuracy": _json(accuracy(confusion)),
-        "balanced_accuracy": _json(macro(by_class["recall"])),
-        **{f"macro_{name}": _json(macro(values)) for name, values in by_class.items()},
-        **{name: dict(zip(classes, map(_json, values), strict=True)) for name, values in by_class.items()},
+        "accuracy": as_json(accuracy(confusion)),
+        "balanced_accuracy": as_json(macro(by_class["recall"])),
+        **{f"macro_{name}": as_json(macro(values)) for name, values in by_class.items()},
+        **{name: dict(zip(classes, map(as_json, values), strict=True)) for name, values in by_class.items()},
         "confusion_matrix": confusion.tolist(),
         "n": int(confusion.sum()),
     }
@@ -88,5 +88,6 @@ def _ratio(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole else float("nan")
 
 
-def _json(value: float) -> float | None:
+def as_json(value: float) -> float | None:
+    """A figure as JSON knows it: NaN is null."""
     return None if np.isnan(value) else value

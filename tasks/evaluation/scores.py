@@ -1,0 +1,67 @@
+"""Metrics of probabilities: ranking (ROC-AUC, PR-AUC) and honesty (Brier, calibration error). Undefined is NaN."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from tasks.evaluation.metrics import Floats, Ints
+
+Probabilities = npt.NDArray[np.floating]
+BINS = 15
+
+
+def roc_auc(scores: Probabilities, positive: npt.NDArray[np.bool_]) -> float:
+    """Chance that a positive scores above a negative, ties counting half (Mann-Whitney). NaN without both kinds.
+
+    >>> roc_auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
+    0.75
+    """
+    n = int(positive.sum())
+    if n in (0, len(positive)):
+        return float("nan")
+    ranks = rankdata(scores.astype(np.float64))
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(positive) - n)))
+
+
+def pr_auc(scores: Probabilities, positive: npt.NDArray[np.bool_]) -> float:
+    """Average precision: precision at each threshold, weighted by the recall it adds. NaN without positives."""
+    if not positive.any():
+        return float("nan")
+    falling = -scores.astype(np.float64)
+    thresholds = np.unique(falling)
+    decided = np.searchsorted(np.sort(falling), thresholds, side="right")
+    found = np.searchsorted(np.sort(falling[positive]), thresholds, side="right")
+    recall = found / positive.sum()
+    return float((np.diff(recall, prepend=0.0) * found / decided).sum())
+
+
+def brier(probabilities: Probabilities, truth: Ints) -> float:
+    """Mean squared distance of the probabilities [N, C] from the truth, summed over classes: 0 (best) to 2."""
+    if not len(truth):
+        return float("nan")
+    target = np.eye(probabilities.shape[1])[truth]
+    return float(((probabilities.astype(np.float64) - target) ** 2).sum(axis=1).mean())
+
+
+def calibration_error(probabilities: Probabilities, truth: Ints) -> float:
+    """Expected calibration error of the likeliest class, 15 equal bins (Naeini et al. 2015): 0 (best) to 1."""
+    if not len(truth):
+        return float("nan")
+    bins = reliability(probabilities, truth)
+    return float((np.abs(bins[:, 0] - bins[:, 1]) * bins[:, 2]).sum() / len(truth))
+
+
+def reliability(probabilities: Probabilities, truth: Ints) -> Floats:
+    """Per non-empty bin of the highest probability: its mean, the accuracy, the pictures; float64 [bins, 3]."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == truth
+    # bins are open below and closed above, so that a probability of exactly 1 stands in the last
+    index = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    rows = [
+        (confidence[index == i].mean(), right[index == i].mean(), (index == i).sum())
+        for i in range(BINS)
+        if (index == i).any()
+    ]
+    return np.array(rows, np.float64).reshape(-1, 3)

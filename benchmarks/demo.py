@@ -4,12 +4,13 @@
 
 In an empty directory with its own homes: `thaw demo` twice, a gate that cannot be met, then the server and `curl`
 on a photo against `thaw predict`. Exits 1 with what was found if any of it does not hold. About 15 minutes on 2 cores.
-`--write` keeps the figures in benchmarks/results/demo.json and demo.md.
+`--write` keeps the figures in benchmarks/results/demo.json and demo.md, and what a person sees in demo.txt.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -24,7 +25,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
+from flows.console import print_result
+
 RESULTS = Path(__file__).parent / "results"
+SCREEN = "screen.txt"
 UP_TO_FINETUNE = ("prepare", "embed", "train_head")
 PAPER_ACCURACY = 0.8842  # Deitsch et al. 2019, fine-tuned CNN
 SERVER_SECONDS = 120
@@ -37,11 +43,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="thaw-demo-") as folder:
         place = Path(folder)
         figures = {**run_demo(place), **run_again(place), **run_rejected(place), **run_served(place)}
+        screen = (place / SCREEN).read_text()
     print(json.dumps(figures, indent=1))
     problems = [text for holds, text in requirements(figures) if not holds]
     if write:
         (RESULTS / "demo.json").write_text(json.dumps(figures, indent=1) + "\n")
         (RESULTS / "demo.md").write_text(table(figures))
+        (RESULTS / "demo.txt").write_text(screen)
     for problem in problems:
         print(f"not met: {problem}", file=sys.stderr)
     sys.exit(1 if problems else 0)
@@ -69,8 +77,10 @@ def requirements(f: dict[str, Any]) -> list[tuple[bool, str]]:
 
 def run_demo(place: Path) -> dict[str, Any]:
     start = time.perf_counter()
-    status, result = thaw(place, "demo", "--json")
+    status, result = thaw(place, "demo", "--json", progress=place / SCREEN)
     seconds = time.perf_counter() - start
+    with (place / SCREEN).open("a") as file:
+        print_result(Console(file=file, width=100), shown(result))
     at_argmax = result["metrics"]["argmax"]
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
@@ -143,10 +153,18 @@ def wait_until_ready(address: str) -> None:
     raise SystemExit(f"not met: a server that is ready within {SERVER_SECONDS} s")
 
 
-def thaw(place: Path, *arguments: str) -> tuple[int, Any]:
-    """Exit status and the JSON document of one command; its progress goes through to our stderr."""
+def shown(result: dict[str, Any]) -> dict[str, Any]:
+    """The result as a page of this repository may show it: paths without the place where it ran."""
+    return result | {"report": ".thaw/" + result["report"].partition(".thaw/")[2]}
+
+
+def thaw(place: Path, *arguments: str, progress: Path | None = None) -> tuple[int, Any]:
+    """Exit status and the JSON document of one command; its progress goes to a file, or through to our stderr."""
     command = [sys.executable, "-m", "flows.cli", *arguments]
-    done = subprocess.run(command, cwd=place, env=environment(place), stdout=subprocess.PIPE, text=True)
+    with progress.open("w") if progress else contextlib.nullcontext() as stderr:
+        done = subprocess.run(
+            command, cwd=place, env=environment(place), stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
     try:
         return done.returncode, json.loads(done.stdout)
     except ValueError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +62,7 @@ def demo(settings: Set = None, config: Config = None, as_json: Json = False) -> 
     from serving.settings import find_home
 
     home = find_home()
-    err.print(f"demo: {LEAKAGE}", highlight=False)
+    err.print(f"demo: {LEAKAGE}", highlight=False, soft_wrap=True)
     _retrain(demo_values(home), config, settings or [], as_json)
 
 
@@ -165,7 +166,8 @@ def _retrain(base: dict[str, Any], config: Path | None, settings: list[str], as_
     from flows.retrain import retrain as flow
     from flows.steps import DISPLAY
 
-    with LiveDisplay(err) as display:
+    # libraries print where they download from; stdout is the result's
+    with LiveDisplay(err) as display, redirect_stdout(sys.stderr):
         DISPLAY.set(display)
         try:
             result = flow(**{key: getattr(parameters, key) for key in type(parameters).model_fields})

@@ -102,7 +102,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadInput(f"expected a configuration file at {path}, it cannot be read: {error.strerror}") from None
+        raise BadInput(
+            f"expected a configuration file at {path}, found none that can be read ({error.strerror}): correct --config"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"expected YAML in {path}, found otherwise: {' '.join(str(error).split())[:150]}") from None
     if not isinstance(values, dict):

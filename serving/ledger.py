@@ -7,84 +7,33 @@ FULL) by default, PostgreSQL by URL. Works with every server down.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from serving.errors import BadInput, Conflict
+from serving.ledger_rows import (
+    CHAMPIONS,
+    TABLES,
+    VERSIONS,
+    Champion,
+    Event,
+    Version,
+    champion_of,
+    history_of,
+    identity,
+    now,
+    record,
+    row_of,
+    version_of,
+)
+
+__all__ = ["Champion", "Event", "Ledger", "Version", "opened"]
 
 FILE = "ledger.db"
-SCHEMA = "1"
-
-_tables = sa.MetaData()
-_meta = sa.Table("meta", _tables, sa.Column("key", sa.String, primary_key=True), sa.Column("value", sa.String))
-_versions = sa.Table(
-    "versions",
-    _tables,
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("digest", sa.String, nullable=False),
-    sa.Column("tag", sa.String, nullable=False),
-    sa.Column("verdict", sa.String, nullable=False),
-    sa.Column("published_at", sa.String, nullable=False),
-)
-_champions = sa.Table(
-    "champions",
-    _tables,
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("generation", sa.Integer, nullable=False),
-    sa.Column("hold", sa.Boolean, nullable=False),
-)
-_events = sa.Table(
-    "events",
-    _tables,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("at", sa.String, nullable=False),
-    sa.Column("name", sa.String, nullable=False),
-    sa.Column("kind", sa.String, nullable=False),  # publish, promote, rollback, hold, release
-    sa.Column("version", sa.Integer),
-    sa.Column("digest", sa.String),
-    sa.Column("who", sa.String, nullable=False),
-    sa.Column("why", sa.String, nullable=False),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    name: str
-    version: int
-    digest: str
-    tag: str
-    verdict: str
-    published_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class Champion:
-    """`generation` grows by one with every promotion or rollback; 0 means there is no champion yet."""
-
-    name: str
-    version: int | None
-    generation: int
-    hold: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    at: str
-    name: str
-    kind: str
-    version: int | None
-    digest: str | None
-    who: str
-    why: str
 
 
 class Ledger:
@@ -97,8 +46,8 @@ class Ledger:
         else:
             self._engine = sa.create_engine(url)
         with self._engine.begin() as connection:
-            _tables.create_all(connection)
-            self.id = _identity(connection)
+            TABLES.create_all(connection)
+            self.id = identity(connection)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -108,37 +57,37 @@ class Ledger:
     def names(self) -> tuple[str, ...]:
         """Every name something was published under, sorted."""
         with self._engine.begin() as connection:
-            return tuple(connection.scalars(sa.select(_versions.c.name).distinct().order_by(_versions.c.name)))
+            return tuple(connection.scalars(sa.select(VERSIONS.c.name).distinct().order_by(VERSIONS.c.name)))
 
     def champion(self, name: str) -> Champion:
         with self._engine.begin() as connection:
-            return _champion(connection, name)
+            return champion_of(connection, name)
 
     def versions(self, name: str) -> tuple[Version, ...]:
         """Newest first."""
-        query = sa.select(_versions).where(_versions.c.name == name).order_by(_versions.c.version.desc())
+        query = sa.select(VERSIONS).where(VERSIONS.c.name == name).order_by(VERSIONS.c.version.desc())
         with self._engine.begin() as connection:
             return tuple(Version(**row) for row in connection.execute(query).mappings())
 
     def version(self, name: str, version: int) -> Version:
         """Raises BadInput if it was never published."""
         with self._engine.begin() as connection:
-            return _version(connection, name, version)
+            return version_of(connection, name, version)
 
     def history(self, name: str) -> tuple[Event, ...]:
         """Every event of a name, oldest first."""
         with self._engine.begin() as connection:
-            return _history(connection, name)
+            return history_of(connection, name)
 
     # --- what happens -------------------------------------------------------------------------------
 
     def publish(self, name: str, version: int, digest: str, tag: str, verdict: str, who: str, why: str) -> Version:
         """Records a stored artifact. Raises Conflict if that version was taken meanwhile."""
-        entry = Version(name, version, digest, tag, verdict, _now())
+        entry = Version(name, version, digest, tag, verdict, now())
         try:
             with self._engine.begin() as connection:
-                connection.execute(_versions.insert().values(**_row(entry)))
-                _record(connection, name, "publish", version, digest, who, why)
+                connection.execute(VERSIONS.insert().values(**row_of(entry)))
+                record(connection, name, "publish", version, digest, who, why)
         except sa.exc.IntegrityError:
             raise Conflict(f"{name}:{version} was published by somebody else meanwhile: publish again") from None
         return entry
@@ -161,12 +110,12 @@ class Ledger:
         Conflict (held, or another champion meanwhile).
         """
         with self._engine.begin() as connection:
-            entry = _version(connection, name, version)
-            current = _champion(connection, name)
+            entry = version_of(connection, name, version)
+            current = champion_of(connection, name)
             _check_promotable(entry, current, expected_generation, override, release_hold)
             hold = current.hold and not release_hold
             if current.hold and release_hold:
-                _record(connection, name, "release", version, entry.digest, who, why)
+                record(connection, name, "release", version, entry.digest, who, why)
             return _move(connection, current, entry, "promote", hold, who, why)
 
     def rollback_target(self, name: str, to: int | None = None) -> int:
@@ -180,10 +129,10 @@ class Ledger:
         Raises BadInput if no such champion was ever served.
         """
         with self._engine.begin() as connection:
-            current = _champion(connection, name)
-            entry = _version(connection, name, _rollback_target(connection, name, to))
+            current = champion_of(connection, name)
+            entry = version_of(connection, name, _rollback_target(connection, name, to))
             champion = _move(connection, current, entry, "rollback", True, who, why)
-            _record(connection, name, "hold", entry.version, entry.digest, who, why)
+            record(connection, name, "hold", entry.version, entry.digest, who, why)
             return champion
 
 
@@ -198,7 +147,7 @@ def _sqlite_engine(url: sa.URL, create: bool) -> sa.Engine:
     return engine
 
 
-def _configure_sqlite(connection: Any, _record: Any) -> None:
+def _configure_sqlite(connection: Any, _pool_record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy says BEGIN, not the driver
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
@@ -209,35 +158,6 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
 def _begin_immediate(connection: sa.Connection) -> None:
     """Takes the write lock first: a reader that turns writer midway would deadlock with another one."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _identity(connection: sa.Connection) -> str:
-    """This ledger's own id, made once; labels its entries in a model store that others share."""
-    query = sa.select(_meta.c.value).where(_meta.c.key == "id")
-    found = connection.scalar(query)
-    if found is None:
-        found = uuid.uuid4().hex[:8]
-        connection.execute(_meta.insert().values([{"key": "id", "value": found}, {"key": "schema", "value": SCHEMA}]))
-    return str(found)
-
-
-def _champion(connection: sa.Connection, name: str) -> Champion:
-    row = connection.execute(sa.select(_champions).where(_champions.c.name == name)).mappings().first()
-    return Champion(**row) if row else Champion(name, None, 0, False)
-
-
-def _version(connection: sa.Connection, name: str, version: int) -> Version:
-    query = sa.select(_versions).where(_versions.c.name == name, _versions.c.version == version)
-    row = connection.execute(query).mappings().first()
-    if row is None:
-        raise BadInput(f"expected a published version, found no {name}:{version}: see `thaw show`")
-    return Version(**row)
-
-
-def _history(connection: sa.Connection, name: str) -> tuple[Event, ...]:
-    query = sa.select(_events).where(_events.c.name == name).order_by(_events.c.id)
-    rows = connection.execute(query).mappings()
-    return tuple(Event(**{key: value for key, value in row.items() if key != "id"}) for row in rows)
 
 
 def _served(events: tuple[Event, ...]) -> list[int]:
@@ -260,7 +180,7 @@ def _served(events: tuple[Event, ...]) -> list[int]:
 
 
 def _rollback_target(connection: sa.Connection, name: str, to: int | None) -> int:
-    earlier = _served(_history(connection, name))[:-1]
+    earlier = _served(history_of(connection, name))[:-1]
     if not earlier or (to is not None and to not in earlier):
         found = ", ".join(map(str, earlier)) or "none"
         wanted = "an earlier champion" if to is None else f"version {to} among the earlier champions"
@@ -290,29 +210,16 @@ def _move(
     champion = Champion(entry.name, entry.version, current.generation + 1, hold)
     try:
         if current.generation == 0:
-            moved = connection.execute(_champions.insert().values(**_row(champion))).rowcount
+            moved = connection.execute(CHAMPIONS.insert().values(**row_of(champion))).rowcount
         else:
-            same = (_champions.c.name == entry.name) & (_champions.c.generation == current.generation)
-            moved = connection.execute(_champions.update().where(same).values(**_row(champion))).rowcount
+            same = (CHAMPIONS.c.name == entry.name) & (CHAMPIONS.c.generation == current.generation)
+            moved = connection.execute(CHAMPIONS.update().where(same).values(**row_of(champion))).rowcount
     except sa.exc.IntegrityError:
         moved = 0
     if moved != 1:
         raise Conflict(f"the champion of {entry.name} changed meanwhile: see `thaw show {entry.name}`, then decide")
-    _record(connection, entry.name, kind, entry.version, entry.digest, who, why)
+    record(connection, entry.name, kind, entry.version, entry.digest, who, why)
     return champion
-
-
-def _record(connection: sa.Connection, name: str, kind: str, version: int, digest: str, who: str, why: str) -> None:
-    event = Event(_now(), name, kind, version, digest, who, why)
-    connection.execute(_events.insert().values(**_row(event)))
-
-
-def _row(value: Version | Champion | Event) -> dict[str, Any]:
-    return {field: getattr(value, field) for field in value.__slots__}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from pathlib import Path
 import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
-from bentoml.exceptions import BentoMLException, NotFound
 from filelock import FileLock
 
 from serving import artifact as artifacts
@@ -51,19 +50,19 @@ class Store:
             tag = f"{name}:{self._ledger.id}-{number}"
             self._remove_unrecorded(tag)
             self._write(tag, source)
-            artifacts.read(_path_of(tag), source.digest)
+            artifacts.read(_place_of(tag), source.digest)
             return self._ledger.publish(name, number, source.digest, tag, source.contents.verdict, who, why)
 
     def open(self, name: str, version: int) -> Artifact:
         """A published version, verified. Raises BadInput (never published) or ArtifactError (lost, altered)."""
         entry = self._ledger.version(name, version)
-        try:
-            return artifacts.read(_path_of(entry.tag), entry.digest)
-        except BentoMLException as error:  # NotFound, or an entry that BentoML itself cannot read
+        place = _place_of(entry.tag)
+        if not place.is_dir():
             raise ArtifactError(
-                f"expected {name}:{version} in the model store as {entry.tag}, BentoML says: {error}: "
+                f"expected {name}:{version} in the model store as {entry.tag}, found no such entry at {place}: "
                 "check BENTOML_HOME, or restore it"
-            ) from None
+            )
+        return artifacts.read(place, entry.digest)
 
     def champion(self, name: str) -> Artifact:
         """The champion's artifact. Raises BadInput where there is none."""
@@ -131,16 +130,8 @@ def parse_reference(reference: str) -> tuple[str, int | None]:
     return name, int(version) if colon else None
 
 
-def _path_of(tag: str) -> Path:
-    """Where the entry with exactly this tag lies; BentoML itself would also take a unique prefix."""
-    entry = bentoml.models.get(tag)
-    if str(entry.tag) != tag:
-        raise NotFound(f"{tag} is not in the model store")
-    return Path(entry.path)
-
-
 def _place_of(tag: str) -> Path:
-    """Where BentoML keeps, or would keep, a tag."""
+    """Where BentoML keeps, or would keep, the entry with exactly this tag; its `get` also takes a unique prefix."""
     return _bentoml_home() / "models" / Path(*tag.split(":"))
 
 

@@ -148,7 +148,7 @@ def _check_unreadable(sources: Sequence[Source], read: Sequence[_Read], allowed:
         source, one = bad[0]
         raise BadInput(
             f"expected at most {allowed:.1%} unreadable pictures, found {len(bad)} of {len(sources)}; first "
-            f"{source.path}: {one.error}. Repair or remove them, or raise data.max_unreadable"
+            f"{_printable(source.path)}: {one.error}. Repair or remove them, or raise data.max_unreadable"
         )
 
 

@@ -1,11 +1,13 @@
-"""The command line, run in this process: the real Prefect server starts once and serves every run of the session."""
+"""Two ways to run the command line, and what must hold whatever it did."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import subprocess
 import sys
-from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,23 +33,31 @@ class Ran:
         return json.loads(self.out)
 
 
-Thaw = Callable[..., Ran]
-
-
-@pytest.fixture
-def thaw(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Thaw:
-    """`thaw("retrain", "folder", ...)`: what typing it does."""
-
-    def run(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["thaw", *map(str, arguments)])
-        capsys.readouterr()
+def thaw(*arguments: object) -> Ran:
+    """What typing `thaw ...` does, in this process: the session's Prefect server is shared by all of them."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["thaw", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
             cli.main()
-        out, err = capsys.readouterr()
-        status = left.value.code
-        return Ran(status if isinstance(status, int) else 0, out, err)
+    status = left.value.code
+    return Ran(status if isinstance(status, int) else 0, out.getvalue(), err.getvalue())
 
-    return run
+
+def command(*arguments: object, cwd: Path) -> Ran:
+    """The real command, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        timeout=280,
+    )
+    return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def settings(*values: str) -> list[str]:
+    """`--set` before each."""
+    return [word for value in values for word in ("--set", value)]
 
 
 def intact(home: Path) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,17 +13,9 @@ from torchvision.models import resnet34
 
 from serving.ledger import opened
 from tests.conftest import write_digits
-from tests.flows.conftest import Ran, Thaw, errors, intact, published, stored
+from tests.flows.conftest import Ran, command, errors, intact, published, settings, stored, thaw
 
 Arrange = Callable[[Path], tuple[Path, list[str]]]
-
-
-def command(*arguments: object, cwd: Path) -> Ran:
-    """The real command in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *map(str, arguments)], cwd=cwd, capture_output=True, timeout=280
-    )
-    return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def refused(ran: Ran, *words: str) -> str:
@@ -85,8 +75,8 @@ def a_numeric_target(place: Path) -> tuple[Path, list[str]]:
     return root / "prices.csv", []
 
 
-def digits(place: Path, *settings: str) -> tuple[Path, list[str]]:
-    return write_digits(place / "pictures", (0, 1), 12), [*settings, "model.image_size=32"]
+def digits(place: Path, *chosen: str) -> tuple[Path, list[str]]:
+    return write_digits(place / "pictures", (0, 1), 12), [*chosen, "model.image_size=32"]
 
 
 def an_unknown_backbone(place: Path) -> tuple[Path, list[str]]:
@@ -144,14 +134,12 @@ def a_gate_line_on_a_class_that_does_not_exist(place: Path) -> tuple[Path, list[
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_what_cannot_work_is_refused(
-    arrange: Arrange, words: tuple[str, ...], thaw: Thaw, home: Path, tmp_path: Path
-) -> None:
+def test_what_cannot_work_is_refused(arrange: Arrange, words: tuple[str, ...], home: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    root, settings = arrange(place)
+    root, chosen = arrange(place)
     before = stored()
-    ran = thaw("retrain", root, "--name", "digits", "--json", *(word for s in settings for word in ("--set", s)))
+    ran = thaw("retrain", root, "--name", "digits", "--json", *settings(*chosen))
     refused(ran, *words)
     assert intact(home)
     assert published(home) == []
@@ -159,26 +147,33 @@ def test_what_cannot_work_is_refused(
     assert not list(home.glob("runs/*")), "nothing was trained"
 
 
+def test_a_corrupt_picture_is_named_whatever_its_name(home: Path, tmp_path: Path) -> None:
+    """A name that is not UTF-8, which Prefect could not report, with what looks like the terminal's markup."""
+    root = write_digits(tmp_path / "pictures", (0, 1), 8)
+    (root / "digit-0" / os.fsdecode(b"[bold]\xff.png")).write_bytes(b"broken")
+    ran = thaw("retrain", root, "--name", "digits", "--json")
+    refused(ran, "digit-0/[bold]\\xff.png: expected JPEG, PNG")
+    assert intact(home)
+
+
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("setting", "words"),
     [
-        (["finetune.epoch=3"], "found finetune.epoch: did you mean epochs?"),
-        (["foo=1"], "found foo: known are data"),
-        (["finetune.epochs=many"], "finetune.epochs: expected a valid integer"),
-        (["data.train=0.9"], "train + validation + test = 1, found 1.2"),
-        (["finetune.epochs"], "--set key.path=value"),
+        ("finetune.epoch=3", "found finetune.epoch: did you mean epochs?"),
+        ("foo=1", "found foo: known are data"),
+        ("finetune.epochs=many", "finetune.epochs: expected a valid integer"),
+        ("data.train=0.9", "train + validation + test = 1, found 1.2"),
+        ("finetune.epochs", "--set key.path=value"),
     ],
 )
-def test_a_wrong_configuration_is_told_before_anything_is_read(
-    settings: list[str], words: str, thaw: Thaw, home: Path
-) -> None:
-    ran = thaw("retrain", "nowhere", "--name", "digits", "--json", "--set", *settings)
+def test_a_wrong_configuration_is_told_before_anything_is_read(setting: str, words: str, home: Path) -> None:
+    ran = thaw("retrain", "nowhere", "--name", "digits", "--json", "--set", setting)
     refused(ran, words)
     assert "Prefect" not in ran.err
     assert not list(home.iterdir())
 
 
-def test_a_wrong_name_or_file(thaw: Thaw, home: Path) -> None:
+def test_a_wrong_name_or_file(home: Path) -> None:
     refused(thaw("retrain", "nowhere", "--name", "No Name", "--json"), "name: expected text that matches")
     refused(thaw("retrain", "nowhere", "--name", "x", "--config", "gone.yaml", "--json"), "gone.yaml")
     assert not list(home.iterdir())
@@ -198,7 +193,7 @@ READING: list[tuple[str, ...]] = [
 
 
 @pytest.mark.parametrize("arguments", READING, ids=" ".join)
-def test_without_a_home_none_is_made(arguments: tuple[str, ...], thaw: Thaw, tmp_path: Path) -> None:
+def test_without_a_home_none_is_made(arguments: tuple[str, ...], tmp_path: Path) -> None:
     write_digits(tmp_path / "some", (0,), 1)
     (tmp_path / "some/digit-0/000.png").rename("picture.png")
     ran = thaw(*arguments, "--json")
@@ -207,7 +202,7 @@ def test_without_a_home_none_is_made(arguments: tuple[str, ...], thaw: Thaw, tmp
 
 
 @pytest.mark.parametrize("arguments", READING, ids=" ".join)
-def test_without_a_ledger_none_is_made(arguments: tuple[str, ...], thaw: Thaw, home: Path) -> None:
+def test_without_a_ledger_none_is_made(arguments: tuple[str, ...], home: Path) -> None:
     Path("picture.png").touch()
     refused(thaw(*arguments, "--json"), "")
     assert not list(home.iterdir())
@@ -235,9 +230,7 @@ def test_without_a_ledger_none_is_made(arguments: tuple[str, ...], thaw: Thaw, h
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_nonsense_is_refused_and_changes_nothing(
-    arguments: tuple[str, ...], words: str, thaw: Thaw, home: Path
-) -> None:
+def test_nonsense_is_refused_and_changes_nothing(arguments: tuple[str, ...], words: str, home: Path) -> None:
     Path("picture.png").touch()
     Path("empty").mkdir()
     with opened(home) as ledger:
@@ -249,23 +242,6 @@ def test_nonsense_is_refused_and_changes_nothing(
 
 
 # --- the real command, in its own process ------------------------------------------------------------
-
-
-def test_the_command_names_a_corrupt_picture_whatever_its_name(home: Path, tmp_path: Path) -> None:
-    """A name that is neither UTF-8 nor free of what the terminal's library takes for markup."""
-    root = write_digits(tmp_path / "pictures", (0, 1), 8)
-    (root / "digit-0" / os.fsdecode(b"[bold]\xff.png")).write_bytes(b"broken")
-    before = stored()
-    ran = command("retrain", root, "--name", "digits", "--json", cwd=tmp_path)
-    assert ran.status == 2, ran.err
-    message = json.loads(ran.out)["error"]["message"]
-    assert "[bold]\udcff.png: expected JPEG, PNG" in message
-    (line,) = errors(ran.err)
-    assert "digit-0/[bold]" in line
-    assert ran.err.splitlines()[0].startswith("Prefect API: ")
-    assert intact(home)
-    assert published(home) == []
-    assert stored() == before
 
 
 def test_the_command_shows_nothing_and_makes_nothing_without_a_home(tmp_path: Path) -> None:

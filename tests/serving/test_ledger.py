@@ -360,7 +360,7 @@ def test_a_swap_lost_after_the_look_is_a_conflict_and_leaves_no_event(
     publish(ledger, 1, 2)
     promote(ledger, 1)
     for seen in (Champion("m", None, 0, False), Champion("m", 1, 7, False)):
-        monkeypatch.setattr("serving.ledger._champion", lambda *_, seen=seen: seen)
+        monkeypatch.setattr("serving.ledger.champion_of", lambda *_, seen=seen: seen)
         with pytest.raises(Conflict, match="changed meanwhile"):
             ledger.promote("m", 2, who="ann", why="")
     monkeypatch.undo()

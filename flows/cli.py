@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -75,7 +76,9 @@ def retrain(
     as_json: Json = False,
 ) -> None:
     """Retrain, certify, publish and promote a model on your own pictures."""
-    _retrain({"name": name, "data": {"root": str(data.expanduser().absolute())}}, config, settings or [], as_json)
+    # like --set, so that what stands on the command line wins over the file; JSON, so that YAML takes it as text
+    given = [f"name={json.dumps(name)}", f"data.root={json.dumps(str(data.expanduser().absolute()))}"]
+    _retrain({}, config, [*given, *(settings or [])], as_json)
 
 
 @app.command()
@@ -166,6 +169,8 @@ def _retrain(base: dict[str, Any], config: Path | None, settings: list[str], as_
     from flows.retrain import retrain as flow
     from flows.steps import DISPLAY
 
+    # as Ctrl-C: otherwise a scheduler's SIGTERM would leave the ephemeral Prefect server behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # libraries print where they download from; stdout is the result's
     with LiveDisplay(err) as display, redirect_stdout(sys.stderr):
         DISPLAY.set(display)

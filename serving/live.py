@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ from serving.ledger import Ledger
 from serving.predictor import Predictor, load_predictor
 from serving.settings import Device
 from serving.store import Store, resolve_name
+
+RETRY_SECONDS = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,8 @@ class Live:
         self._threads = threads
         self._poll_seconds = poll_seconds
         self._ledger: Ledger | None = None
-        self._failed: int | None = None  # generation that did not load: tried again only when it changes
+        self._failed: int | None = None  # generation that did not load
+        self._retry_at = 0.0  # and when it is tried again: a disk may come back
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="thaw-follow", daemon=True)
 
@@ -94,9 +98,9 @@ class Live:
         if champion is None or champion.version is None or champion.generation == ours:
             self.last_error = None  # e.g. of a ledger that could not be read for a while
             return
-        if champion.generation == self._failed:
+        if champion.generation == self._failed and time.monotonic() < self._retry_at:
             return
-        self._failed = champion.generation
+        self._failed, self._retry_at = champion.generation, time.monotonic() + RETRY_SECONDS
         artifact = Store(self._home, self._ledger).open(champion.name, champion.version)
         predictor = load_predictor(artifact, self._device, self._threads)
         since = datetime.now(UTC).isoformat(timespec="seconds")

@@ -189,6 +189,22 @@ def test_added_pictures_extend_the_names_table(own: Path, home: Path) -> None:
     assert {digest: place for digest, place in later.items() if digest in table} == table
 
 
+def test_pictures_that_come_back_have_their_old_places(own: Path, home: Path, tmp_path: Path) -> None:
+    before = splits_of(run(own, home))
+    first = {(path.parent, split): path for path, split in sorted(before.items(), reverse=True)}
+    away = sorted(set(before) - set(first.values()))  # one of each class stays in each split
+    assert len(away) == 26
+    for path in away:
+        path.rename(tmp_path / f"{path.parent.name}-{path.name}")
+    assert set(splits_of(run(own, home))) == set(before) - set(away)
+    for path in away:
+        (tmp_path / f"{path.parent.name}-{path.name}").rename(path)
+    Image.effect_noise((40, 40), 90).save(own / "digit-0" / "new.png")  # so that the first run is not used again
+    after = splits_of(run(own, home))
+    assert len(after) == 33
+    assert {path: split for path, split in after.items() if path in before} == before
+
+
 def test_a_bridge_is_left_out_and_named(own: Path, home: Path) -> None:
     """Groups that come later and contradict the table: ten old pictures of one group stand in several splits."""
     before = splits_of(run(own, home))

@@ -67,14 +67,12 @@ def test_size_and_resize_can_be_chosen() -> None:
 
 
 def test_dropout_inside_the_backbone_is_off() -> None:
-    body = build_backbone("torchvision/efficientnet_b0", 64).train()
-    for module in body.modules():  # BatchNorm in training would differ by batch
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-    picture = torch.rand(1, 3, 64, 64).repeat(8, 1, 1, 1)
+    """Swin drops whole blocks for single pictures in training; here equal pictures must give equal vectors."""
+    body = build_backbone("torchvision/swin_t", 64).train()
     with torch.inference_mode():
-        out = body(picture)
-    assert torch.allclose(out, out[:1].expand_as(out), atol=1e-5)
+        out = body(torch.rand(1, 3, 64, 64).repeat(8, 1, 1, 1))
+    assert out.abs().max() > 0.1
+    assert torch.allclose(out, out[:1].expand_as(out), atol=1e-4)
 
 
 # --- what cannot work -------------------------------------------------------------------------------

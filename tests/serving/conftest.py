@@ -14,7 +14,7 @@ from bentoml._internal.models import ModelStore
 @contextmanager
 def model_store_at(place: Path) -> Iterator[Path]:
     """BentoML's home is `place`, which is made; its container read BENTOML_HOME once and keeps it."""
-    (place / "models").mkdir(parents=True)
+    (place / "models").mkdir(parents=True, exist_ok=True)
     BentoMLContainer.bentoml_home.set(str(place))
     BentoMLContainer.model_store.set(ModelStore(place / "models"))
     try:

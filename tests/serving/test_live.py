@@ -1,126 +1,341 @@
-"""A server follows the ledger: the first champion, the next, the way back; what does not load changes nothing."""
+"""A server keeps answering with a champion that works, follows the ledger, and says what went wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from serving import artifact as artifacts
-from serving.ledger import Ledger
-from serving.live import Live
+from serving.ledger import FILE, Ledger, opened
+from serving.live import RETRY_SECONDS, Live
 from serving.store import Store
-from tests.serving.tiny import make_artifact
+from tests.serving.tiny import SIDE, make_artifact
+
+GREY = np.full((1, SIDE, SIDE, 3), 100, np.uint8)
+
+
+@dataclass
+class World:
+    """A home with a ledger and a store, and what a user does with them."""
+
+    place: Path
+    ledger: Ledger
+    bentoml_home: Path
+
+    @property
+    def home(self) -> Path:
+        return self.place / "home"
+
+    def publish(self, name: str = "colours") -> int:
+        """The next version; each adds its own number to the first class's logit."""
+        number = len(self.ledger.versions(name)) + 1
+        source = make_artifact(self.place / f"{name}-{number}", name, bias=float(number))
+        return Store(self.home, self.ledger).publish(source, "test", "").version
+
+    def promote(self, version: int, name: str = "colours") -> None:
+        self.ledger.promote(name, version, who="test", why="", release_hold=True)
+
+    def damage(self, version: int, file: str = "model.onnx", name: str = "colours") -> None:
+        path = self.bentoml_home / "models" / name / f"{self.ledger.id}-{version}" / file
+        path.write_bytes(b"broken")
+
+    def live(self, name: str | None = None) -> Live:
+        return Live(self.home, name=name, device="cpu", poll_seconds=0.02)
 
 
 @pytest.fixture
-def live(home: Path, bentoml_home: Path) -> Iterator[Live]:
-    follower = Live(home, device="cpu", poll_seconds=0.05)
-    yield follower
-    follower.stop()
-
-
-@pytest.fixture
-def ledger(home: Path) -> Iterator[Ledger]:
-    book = Ledger(home)
-    yield book
-    book.close()
-
-
-def publish(home: Path, ledger: Ledger, place: Path, bias: float, name: str = "colours") -> int:
-    source = make_artifact(place / f"{name}-{bias}", name=name, bias=bias)
-    return Store(home, ledger).publish(source, "tester", "test").version
-
-
-def promote(ledger: Ledger, version: int) -> None:
-    ledger.promote("colours", version, who="tester", why="test")
+def world(tmp_path: Path, bentoml_home: Path) -> Iterator[World]:
+    with opened(tmp_path / "home") as ledger:
+        yield World(tmp_path, ledger, bentoml_home)
 
 
 def answering(live: Live) -> int | None:
+    """The version that answers, told by what it computes, not by what it says."""
+    if live.current is None:
+        return None
+    _, logits = live.current.predictor.scores(GREY)
+    computed = round(float(logits[0, 0] - logits[0, 1]))
+    assert computed == live.current.version
+    return computed
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "expected it within 10 seconds"
+        time.sleep(0.01)
+
+
+# --- the first champion -------------------------------------------------------------------------------
+
+
+def test_without_a_home_nothing_is_created_and_nothing_is_wrong(tmp_path: Path) -> None:
+    live = Live(tmp_path / "nowhere")
     live.refresh()
-    return live.current.version if live.current else None
+    assert (live.current, live.last_error) == (None, None)
+    assert list(tmp_path.iterdir()) == []
+    live.stop()
 
 
-def test_nothing_published_is_no_error_and_creates_nothing(tmp_path: Path) -> None:
-    follower = Live(tmp_path / "nowhere", device="cpu")
-    assert answering(follower) is None
-    assert follower.last_error is None
-    assert not (tmp_path / "nowhere").exists()
+def test_the_ledger_may_come_later(tmp_path: Path, bentoml_home: Path) -> None:
+    live = Live(tmp_path / "home", device="cpu")
+    live.refresh()
+    with opened(tmp_path / "home") as ledger:
+        world = World(tmp_path, ledger, bentoml_home)
+        live.refresh()
+        world.promote(world.publish())
+        live.refresh()
+        assert (answering(live), live.last_error) == (1, None)
+    live.stop()
 
 
-def test_it_follows_promotions_and_the_way_back(live: Live, ledger: Ledger, home: Path, tmp_path: Path) -> None:
-    versions = [publish(home, ledger, tmp_path, bias) for bias in (0.0, 1.0)]
-    assert answering(live) is None, "published is not promoted"
-    for version in versions:
-        promote(ledger, version)
-        assert answering(live) == version
-    ledger.rollback("colours", who="tester", why="test")
-    assert answering(live) == versions[0]
-    assert live.current is not None and live.current.generation == 3
+def test_published_is_not_promoted(world: World) -> None:
+    world.publish()
+    live = world.live()
+    live.refresh()
+    assert (live.current, live.last_error) == (None, None)
+    live.stop()
 
 
-def test_a_champion_that_does_not_load_keeps_the_old_one(
-    live: Live, ledger: Ledger, home: Path, bentoml_home: Path, tmp_path: Path
-) -> None:
-    good, broken, better = (publish(home, ledger, tmp_path, bias) for bias in (0.0, 1.0, 2.0))
-    promote(ledger, good)
-    assert answering(live) == good
-    (model,) = (bentoml_home / "models" / "colours" / f"{ledger.id}-{broken}").glob(artifacts.MODEL)
-    model.write_bytes(model.read_bytes()[:-1])
-    promote(ledger, broken)
-    assert answering(live) == good
-    assert live.last_error is not None and "sha256" in live.last_error
-    promote(ledger, better)
-    assert answering(live) == better
-    assert live.last_error is None
+def test_what_is_loaded_says_what_it_is(world: World) -> None:
+    world.promote(world.publish())
+    live = world.live()
+    live.refresh()
+    assert live.current is not None
+    entry = world.ledger.version("colours", 1)
+    assert (live.current.name, live.current.version, live.current.generation) == ("colours", 1, 1)
+    assert live.current.artifact.digest == entry.digest
+    live.stop()
 
 
-def test_a_request_keeps_the_model_it_began_with(live: Live, ledger: Ledger, home: Path, tmp_path: Path) -> None:
-    first, second = (publish(home, ledger, tmp_path, bias) for bias in (0.0, 40.0))
-    promote(ledger, first)
-    answering(live)
-    begun = live.current
-    promote(ledger, second)
-    assert answering(live) == second
-    assert begun is not None and live.current is not None
-    pixels = artifacts.golden_inputs(begun.predictor.preprocessing.image_size)
-    before, after = (loaded.predictor.scores(pixels)[0] for loaded in (begun, live.current))
-    assert before.shape == after.shape
-    assert abs(before - after).max() > 0.1
+# --- following ----------------------------------------------------------------------------------------
 
 
-def test_several_models_and_no_name_is_said(live: Live, ledger: Ledger, home: Path, tmp_path: Path) -> None:
-    for name in ("colours", "shapes"):
-        version = publish(home, ledger, tmp_path, 0.0, name)
-        ledger.promote(name, version, who="tester", why="test")
-    assert answering(live) is None
-    assert live.last_error is not None and "colours, shapes" in live.last_error
-    named = Live(home, name="shapes", device="cpu")
-    assert answering(named) == 1
-    named.stop()
-
-
-def test_the_thread_follows_by_itself(live: Live, ledger: Ledger, home: Path, tmp_path: Path) -> None:
+def test_promotions_and_rollbacks_are_followed_in_the_background(world: World) -> None:
+    for _ in range(3):
+        world.publish()
+    world.promote(1)
+    live = world.live()
     live.start()
-    promote(ledger, publish(home, ledger, tmp_path, 0.0))
-    for _ in range(200):
-        if live.current is not None:
-            break
-        live._stop.wait(0.05)
-    assert live.current is not None and live.current.version == 1
+    try:
+        assert answering(live) == 1, "start() waits for the first"
+        for version in (2, 3):
+            world.promote(version)
+            wait_for(lambda v=version: answering(live) == v)
+        world.ledger.rollback("colours", who="test", why="worse")
+        wait_for(lambda: answering(live) == 2)
+        world.ledger.rollback("colours", to=1, who="test", why="worse still")
+        wait_for(lambda: answering(live) == 1)
+        assert live.current is not None
+        assert live.current.generation == world.ledger.champion("colours").generation == 5
+    finally:
+        live.stop()
 
 
-def test_what_did_not_load_is_tried_again(
-    live: Live, ledger: Ledger, home: Path, bentoml_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    version = publish(home, ledger, tmp_path, 0.0)
-    promote(ledger, version)
-    place, away = bentoml_home / "models" / "colours", tmp_path / "away"
+def test_an_unchanged_champion_is_not_loaded_again(world: World) -> None:
+    world.promote(world.publish())
+    live = world.live()
+    live.refresh()
+    first = live.current
+    world.publish()
+    live.refresh()
+    assert live.current is first
+    live.stop()
+
+
+def test_a_request_keeps_the_model_it_began_with(world: World) -> None:
+    world.promote(world.publish())
+    live = world.live()
+    live.refresh()
+    begun = live.current
+    assert begun is not None
+    before = begun.predictor.scores(GREY)[1]
+    world.promote(world.publish())
+    live.refresh()
+    assert answering(live) == 2
+    assert (begun.predictor.scores(GREY)[1] == before).all()
+    live.stop()
+
+
+def test_the_server_stops_following_when_told(world: World) -> None:
+    world.promote(world.publish())
+    live = world.live()
+    live.start()
+    live.stop()
+    world.promote(world.publish())
+    time.sleep(0.1)
+    assert answering(live) == 1
+    assert "thaw-follow" not in [thread.name for thread in threading.enumerate()]
+
+
+# --- what fails ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "golden.npz", "artifact.json", "card.md"])
+def test_a_broken_champion_leaves_the_old_one_and_says_so(world: World, file: str) -> None:
+    world.promote(world.publish())
+    live = world.live()
+    live.refresh()
+    world.publish()
+    world.damage(2, file)
+    world.promote(2)
+    live.refresh()
+    assert answering(live) == 1
+    assert live.last_error is not None
+    assert file in live.last_error
+    live.refresh()
+    assert live.last_error is not None, "it stays until another champion is tried"
+    live.stop()
+
+
+def test_a_later_good_champion_is_loaded_and_the_error_goes(world: World) -> None:
+    for _ in range(3):
+        world.publish()
+    world.damage(2)
+    live = world.live()
+    for version, expected in ((1, 1), (2, 1), (3, 3)):
+        world.promote(version)
+        live.refresh()
+        assert answering(live) == expected
+        assert (live.last_error is not None) == (version == 2)
+    live.stop()
+
+
+def test_rolling_back_from_a_broken_champion_is_followed(world: World) -> None:
+    world.publish()
+    world.publish()
+    world.damage(2)
+    live = world.live()
+    world.promote(1)
+    live.refresh()
+    world.promote(2)
+    live.refresh()
+    world.ledger.rollback("colours", who="test", why="broken")
+    live.refresh()
+    assert (answering(live), live.last_error) == (1, None)
+    assert live.current is not None
+    assert live.current.generation == 3
+    live.stop()
+
+
+def test_what_did_not_load_is_tried_again_but_not_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.promote(world.publish())
+    place, away = world.bentoml_home / "models" / "colours", world.place / "away"
     place.rename(away)  # as a disk that is not mounted yet
-    assert answering(live) is None and live.last_error is not None
+    live = world.live()
+    live.refresh()
+    assert live.last_error is not None
     away.rename(place)
-    assert answering(live) is None, "not at once: a broken champion must not keep a core busy"
-    monkeypatch.setattr("serving.live.RETRY_SECONDS", 0.0)
-    live._retry_at = 0.0
-    assert answering(live) == version
+    live.refresh()
+    assert live.current is None, "a broken champion must not keep a core busy"
+    now = time.monotonic()
+    monkeypatch.setattr("serving.live.time.monotonic", lambda: now + RETRY_SECONDS)
+    live.refresh()
+    assert (answering(live), live.last_error) == (1, None)
+    live.stop()
+
+
+def test_a_first_champion_that_is_broken_is_told_and_the_next_one_loads(world: World) -> None:
+    world.publish()
+    world.damage(1)
+    world.promote(1)
+    live = world.live()
+    live.refresh()
+    assert live.current is None
+    assert live.last_error is not None
+    world.promote(world.publish())
+    live.refresh()
+    assert (answering(live), live.last_error) == (2, None)
+    live.stop()
+
+
+def test_a_lost_model_store_is_told_not_raised(world: World) -> None:
+    world.promote(world.publish())
+    shutil.rmtree(world.bentoml_home)
+    live = world.live()
+    live.refresh()
+    assert live.last_error is not None
+    assert "BENTOML_HOME" in live.last_error
+    live.stop()
+
+
+def test_a_ledger_that_is_no_database_is_told_and_the_error_goes_with_its_cause(world: World, tmp_path: Path) -> None:
+    other = tmp_path / "restored"
+    other.mkdir()
+    (other / FILE).write_bytes(b"half restored" * 1000)
+    live = Live(other, device="cpu")
+    live.refresh()
+    assert live.last_error is not None
+    (other / FILE).unlink()
+    live.refresh()
+    assert live.last_error is None
+    live.stop()
+
+
+def test_a_ledger_that_fails_for_a_while_does_not_leave_its_error_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.promote(world.publish())
+    live = world.live()
+    live.refresh()
+
+    def locked(*_: object) -> None:
+        raise OSError("database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "champion", locked)
+        live.refresh()
+    assert live.last_error == "OSError: database is locked"
+    assert answering(live) == 1
+    live.refresh()
+    assert live.last_error is None
+    live.stop()
+
+
+# --- names --------------------------------------------------------------------------------------------
+
+
+def test_with_several_names_one_must_be_given(world: World) -> None:
+    for name in ("colours", "shapes"):
+        world.promote(world.publish(name), name)
+    unsure = world.live()
+    unsure.refresh()
+    assert unsure.current is None
+    assert unsure.last_error is not None
+    assert "colours, shapes" in unsure.last_error
+    sure = world.live("shapes")
+    sure.refresh()
+    assert sure.current is not None
+    assert sure.current.name == "shapes"
+    for live in (unsure, sure):
+        live.stop()
+
+
+def test_a_second_name_does_not_stop_the_first_from_being_followed(world: World) -> None:
+    world.promote(world.publish())
+    live = world.live()
+    live.refresh()
+    world.promote(world.publish("shapes"), "shapes")
+    world.promote(world.publish())
+    live.refresh()
+    assert (answering(live), live.last_error) == (2, None)
+    assert live.current is not None
+    assert live.current.name == "colours"
+    live.stop()
+
+
+def test_a_name_given_before_its_first_version_waits_for_it(world: World) -> None:
+    world.promote(world.publish("shapes"), "shapes")
+    live = world.live("colours")
+    live.refresh()
+    assert (live.current, live.last_error) == (None, None)
+    world.promote(world.publish())
+    live.refresh()
+    assert answering(live) == 1
+    live.stop()

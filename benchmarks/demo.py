@@ -47,6 +47,7 @@ def main() -> None:
     print(json.dumps(figures, indent=1))
     problems = [text for holds, text in requirements(figures) if not holds]
     if write:
+        RESULTS.mkdir(exist_ok=True)
         (RESULTS / "demo.json").write_text(json.dumps(figures, indent=1) + "\n")
         (RESULTS / "demo.md").write_text(table(figures))
         (RESULTS / "demo.txt").write_text(screen)
@@ -58,6 +59,7 @@ def main() -> None:
 def requirements(f: dict[str, Any]) -> list[tuple[bool, str]]:
     """What the README and the contract promise of the demo."""
     return [
+        (f["exit"] == 0, f"exit status 0, found {f['exit']}"),
         (
             f["verdict"] == "PASSED" and f["promoted"],
             f"verdict PASSED and promoted, found {f['verdict']}, {f['promoted']}",

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,14 +35,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Set = Annotated[list[str] | None, typer.Option("--set", help="Any parameter, e.g. finetune.epochs=8; may be repeated.")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file with the flow's parameters.")]
 Name = Annotated[str | None, typer.Option("--name", help="Model name; may be left out when there is only one.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda or cpu.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cuda or cpu.")]
 
 
 class Interrupted(ThawError):
-    """Ctrl-C: the exit status is the shell's for SIGINT."""
+    """Ctrl-C or SIGTERM."""
 
     code = "interrupted"
-    exit_status = 130
+    exit_status = 1
 
 
 def main() -> None:
@@ -59,12 +60,11 @@ def main() -> None:
 @app.command()
 def demo(settings: Set = None, config: Config = None, as_json: Json = False) -> None:
     """The whole pipeline on 2,624 real photos of solar cells."""
-    from flows.demo import LEAKAGE, demo_values
+    from flows.demo import demo_values, write_manifest
     from serving.settings import find_home
 
     home = find_home()
-    err.print(f"demo: {LEAKAGE}", highlight=False, soft_wrap=True)
-    _retrain(demo_values(home), config, settings or [], as_json)
+    _retrain(demo_values(home), config, settings or [], as_json, before=lambda: write_manifest(home))
 
 
 @app.command()
@@ -86,7 +86,7 @@ def serve(
     name: Name = None,
     host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
-    device: DeviceOption = "auto",
+    device: DeviceOption = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Bind beyond loopback without THAW_API_TOKEN.")] = False,
 ) -> None:
     """Answer predictions over HTTP with the champion."""
@@ -99,7 +99,7 @@ def serve(
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     name: Annotated[str | None, typer.Option("--name", help="NAME or NAME:VERSION; default: the champion.")] = None,
-    device: DeviceOption = "auto",
+    device: DeviceOption = None,
     as_json: Json = False,
 ) -> None:
     """Predict pictures here, through the serving predictor."""
@@ -108,7 +108,8 @@ def predict(
     results = predict_files(images, name, _device(device))
     failed = [result for result in results if "error" in result]
     if as_json:
-        print(json.dumps(results if len(results) != 1 else results[0]))
+        one = len(images) == 1 and images[0].is_file()
+        print(json.dumps(results[0] if one else results))
     else:
         for result in results:
             answer = result.get("error", {}).get("message") or f"{result['label']}  {result['probability']:.4f}"
@@ -159,11 +160,21 @@ def rollback(
     _moved(rollback_version(name, to, why), as_json)
 
 
-def _retrain(base: dict[str, Any], config: Path | None, settings: list[str], as_json: bool) -> None:
+def _retrain(
+    base: dict[str, Any],
+    config: Path | None,
+    settings: list[str],
+    as_json: bool,
+    before: Callable[[], str | None] = lambda: None,
+) -> None:
+    """Runs the flow. `before` is called once the parameters are known to be right; what it returns is told."""
     from flows.parameters import read_parameters
 
     parameters = read_parameters(base, config, settings)  # a wrong key is told before anything heavy is loaded
     err.print(f"Prefect API: {quiet.prefect_api()}", highlight=False)
+    note = before()
+    if note:
+        err.print(note, highlight=False, soft_wrap=True)
 
     from flows.console import LiveDisplay, print_result
     from flows.retrain import retrain as flow
@@ -194,8 +205,8 @@ def _moved(body: dict[str, Any], as_json: bool) -> None:
     )
 
 
-def _device(text: str) -> Any:
-    if text not in ("auto", "cuda", "cpu"):
+def _device(text: str | None) -> Any:
+    if text is not None and text not in ("auto", "cuda", "cpu"):
         raise typer.BadParameter(f"expected auto, cuda or cpu, found {text!r}", param_hint="--device")
     return text
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -24,7 +25,7 @@ class LiveDisplay(Display):
             SpinnerColumn(),
             TextColumn("{task.fields[step]:<10}"),
             BarColumn(28),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
         )
         self._bars = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
         self._bar = self._bars.add_task("", step="", visible=False)
@@ -48,7 +49,7 @@ class LiveDisplay(Display):
             self._bars.update(self._bar, completed=done, total=total, description=text)
             self._latest = text
             if text.startswith("epoch "):
-                self._console.print(f"           {text}", highlight=False, soft_wrap=True)
+                self._console.print(f"           {text}", highlight=False, markup=False, soft_wrap=True)
 
         return report
 
@@ -70,7 +71,7 @@ def print_result(console: Console, result: Mapping[str, Any]) -> None:
         console.print(_comparison(result))
     verdict = result["verdict"]
     label = f"{result['name']}:{result['version']}" if result["version"] else result["name"]
-    console.print(f"[bold {_COLOURS[verdict]}]{verdict}[/] {label}: {result['reason']}")
+    console.print(f"[bold {_COLOURS[verdict]}]{verdict}[/] {label}: {escape(result['reason'])}")
     if result["report"]:
         console.print(f"report: {result['report']}", soft_wrap=True, highlight=False)
 
@@ -79,7 +80,7 @@ def _check_cells(check: Mapping[str, Any]) -> tuple[str, ...]:
     interval = "" if check["ci_low"] is None else f"{check['ci_low']:.3f} - {check['ci_high']:.3f}"
     value = "-" if check["value"] is None else f"{check['value']:.4g}"
     verdict = f"[{_COLOURS[check['verdict']]}]{check['verdict']}[/]"
-    name = check["metric"] if check["scope"] == "overall" else f"{check['metric']} {check['scope']}"
+    name = check["metric"] if check["scope"] == "overall" else escape(f"{check['metric']} {check['scope']}")
     return (
         name,
         value,
@@ -87,7 +88,7 @@ def _check_cells(check: Mapping[str, Any]) -> tuple[str, ...]:
         f"{check['operator']} {check['threshold']:.4g}",
         str(check["n"]),
         verdict,
-        check["advice"] or "",
+        escape(check["advice"] or ""),
     )
 
 
@@ -96,7 +97,7 @@ def _comparison(result: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, title="test split", title_justify="left")
     classes = list(result["metrics"]["recall"])
     for column in ("", "accuracy", "macro recall", *(f"recall {label}" for label in classes)):
-        table.add_column(column)
+        table.add_column(escape(column))
     rows = {
         "as served": result["metrics"],
         "at argmax": result["metrics"]["argmax"],

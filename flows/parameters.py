@@ -82,7 +82,7 @@ def read_parameters(base: dict[str, Any], config: Path | None, settings: Sequenc
             raise BadInput(f"expected --set key.path=value, found {setting!r}: see docs/parameters.md")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # e.g. 2024-13-45, which is no date
             value = text
         for part in reversed(key.split(".")):
             value = {part: value}

@@ -10,25 +10,27 @@ from serving.errors import BadInput, PictureError
 from serving.ledger import opened
 from serving.predictor import Predictor, load_predictor
 from serving.preprocess import kind_of
-from serving.settings import Device, Settings, existing_home
+from serving.settings import Device, existing_home, load_settings
 from serving.store import Store, parse_reference, resolve_name
 
 
-def predict_files(images: Sequence[Path], reference: str | None, device: Device) -> list[dict[str, Any]]:
+def predict_files(images: Sequence[Path], reference: str | None, device: Device | None) -> list[dict[str, Any]]:
     """One result per picture, in order: path, label, probability, scores, model; or path and error.
 
     In a folder every file that begins like a picture is taken. Raises BadInput: no such file, nothing to predict.
     """
     paths = list(_expand(images))
     home = existing_home()
-    settings = Settings()
+    settings = load_settings()
     with opened(settings.ledger or home, create=False) as ledger:
-        name, version = parse_reference(reference) if reference else (None, None)
+        name, version = parse_reference(reference) if reference else (settings.name, None)
         name = resolve_name(ledger, name)
         store = Store(home, ledger)
         version = version or ledger.champion(name).version
-        artifact = store.open(name, version) if version else store.champion(name)
-    predictor = load_predictor(artifact, device, settings.threads)
+        if version is None:
+            raise BadInput(f"expected a champion of {name}, found none: `thaw promote {name}:VERSION`")
+        artifact = store.open(name, version)
+    predictor = load_predictor(artifact, device or settings.device, settings.threads)
     model = {"name": name, "version": version, "digest": artifact.digest}
     return [{"path": str(path), **_predict(predictor, path), "model": model} for path in paths]
 

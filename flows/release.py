@@ -7,7 +7,7 @@ from typing import Any
 
 from serving.errors import BadInput
 from serving.ledger import opened
-from serving.settings import Settings, existing_home
+from serving.settings import existing_home, load_settings
 from serving.store import Store, parse_reference, whoami
 
 
@@ -18,13 +18,22 @@ def promote_version(reference: str, override: str | None, release_hold: bool) ->
     """
     home = existing_home()
     name, version = parse_reference(reference)
+    if override is not None and not override.strip():
+        raise BadInput("expected a reason for --override, found none: it is kept in the history")
     if version is None:
         raise BadInput(f"expected NAME:VERSION, found {reference!r}: see `thaw show {name}`")
     with opened(_ledger() or home, create=False) as ledger:
-        Store(home, ledger).open(name, version)
-        why = f"override: {override}" if override else "thaw promote"
+        contents = Store(home, ledger).open(name, version).contents
+        # the champion itself may be promoted again, to end its hold
+        free = override is not None or ledger.champion(name).version == version
         champion = ledger.promote(
-            name, version, who=whoami(), why=why, override=override is not None, release_hold=release_hold
+            name,
+            version,
+            who=whoami(),
+            why=f"override: {override}" if override else "thaw promote",
+            expected_generation=None if free else contents.champion_generation,
+            override=override is not None,
+            release_hold=release_hold,
         )
     return asdict(champion)
 
@@ -40,4 +49,4 @@ def rollback_version(name: str, to: int | None, why: str) -> dict[str, Any]:
 
 
 def _ledger() -> str | None:
-    return Settings().ledger
+    return load_settings().ledger

@@ -60,6 +60,14 @@ def provenance(run_id: str) -> str:
     )
 
 
+def shipped_configuration(parameters: Parameters) -> str:
+    """The parameters as JSON text, paths cut to their last part: where somebody's pictures lie is not shipped."""
+    body = parameters.model_dump(mode="json")
+    body["data"]["root"] = parameters.data.root.name
+    body["model"]["weights"] = Path(parameters.model.weights).name
+    return json.dumps(body)
+
+
 def finished(
     run: Path,
     parameters: Parameters,
@@ -84,7 +92,7 @@ def finished(
             "reason": promotion.reason,
             **{
                 key: evaluation[key]
-                for key in ("rule", "checks", "metrics", "baselines", "phases", "champion", "counts")
+                for key in ("rule", "checks", "metrics", "baselines", "phases", "champion", "counts", "held_out")
             },
             "unreadable": len(about["unreadable"]),
             "bridges": len(about["bridges"]),

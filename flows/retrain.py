@@ -26,7 +26,7 @@ from flows.steps import (
     VALIDATE,
     Clock,
 )
-from serving.settings import Settings, find_home
+from serving.settings import find_home, load_settings
 from serving.store import whoami
 from tasks.data.dataset import Dataset
 from tasks.data.spec import DataSpec
@@ -38,7 +38,7 @@ from tasks.model.backbone import describe
 from tasks.model.classifier import Checkpoint
 from tasks.model.device import torch_device
 from tasks.model.spec import ModelSpec
-from tasks.release.release import Promotion, Published, find_champion
+from tasks.release.release import Promotion, Published, decisions_made, find_champion
 from tasks.release.spec import ReleaseSpec
 from tasks.release.unchanged import find_unchanged
 from tasks.training.embed import Features
@@ -67,7 +67,7 @@ def retrain(
         name=name, data=data, model=model, head=head, finetune=finetune, decision=decision, gate=gate, export=export,
         release=release, report=report, runtime=runtime,
     )  # fmt: skip
-    return _chain(parameters, find_home(), Settings().ledger, Clock(DISPLAY.get()))
+    return _chain(parameters, find_home(), load_settings().ledger, Clock(DISPLAY.get()))
 
 
 def _chain(p: Parameters, home: Path, ledger: str | None, clock: Clock) -> dict[str, Any]:
@@ -113,11 +113,11 @@ def _release(
     attempt: int = 1,
 ) -> tuple[Certified, Published, Promotion]:
     """certify -> publish -> promote, against the champion that stands now."""
-    champion = find_champion(p.name, home, ledger)
-    configuration, provenance = p.model_dump_json(), result.provenance(run.name)
+    champion, earlier = find_champion(p.name, home, ledger), decisions_made(p.name, home, ledger)
+    configuration, provenance = result.shipped_configuration(p), result.provenance(run.name)
     certified: Certified = clock.run(
         CERTIFY, p.name, exported, tuned, head, features, dataset, champion, run, p.decision, p.gate,
-        configuration, provenance, p.runtime.device, attempt,
+        configuration, provenance, p.runtime.device, attempt, earlier,
     )  # fmt: skip
     who, why = whoami(), f"run {run.name}"
     published: Published = clock.run(PUBLISH, certified, home, ledger, who, why)

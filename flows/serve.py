@@ -9,16 +9,17 @@ import sys
 from serving.errors import BadInput, DeviceError
 from serving.ledger import opened
 from serving.predictor import gpu_count
-from serving.settings import Device, Settings, find_home
+from serving.settings import Device, find_home, load_settings
 from serving.store import resolve_name
 
 
-def run_server(name: str | None, host: str, port: int, device: Device, insecure: bool) -> None:
+def run_server(name: str | None, host: str, port: int, device: Device | None, insecure: bool) -> None:
     """Replaces this process by `bentoml serve`; never returns.
 
     Raises BadInput: a non-loopback address without a token, more than one model and no name; DeviceError.
     """
-    settings = Settings()
+    settings = load_settings()
+    name, device = name or settings.name, device or settings.device
     if not _loopback(host) and settings.api_token is None and not insecure:
         raise BadInput(f"expected THAW_API_TOKEN for the address {host}, found none: set it, or say --insecure")
     if device == "cuda" and gpu_count() == 0:

@@ -7,17 +7,18 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from serving.ledger import Ledger, opened
-from serving.settings import Settings, existing_home
+from serving.settings import existing_home, load_settings
 from serving.store import Store, parse_reference, resolve_name
 
 
 def describe_models(reference: str | None) -> dict[str, Any]:
     """All models, one (NAME), or one version with its artifact's contents (NAME:VERSION), as JSON values."""
     home = existing_home()
-    url = Settings().ledger
+    url = load_settings().ledger
     with opened(url or home, create=False) as ledger:
         if reference is None:
             return {"models": [_model(ledger, name) for name in ledger.names()]}
@@ -65,5 +66,5 @@ def print_models(console: Console, body: Mapping[str, Any]) -> None:
 def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Table:
     table = Table(*header, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(escape(str(cell)) for cell in row))
     return table

@@ -166,8 +166,11 @@ def _open_session(model: Path, device: Device, threads: int | None) -> ort.Infer
     providers: list[Any] = [CPU]
     if gpus:
         ort.preload_dlls()
-        # HEURISTIC: EXHAUSTIVE tunes again for each new batch size
-        providers = [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}), *([] if device == "cuda" else [CPU])]
+        # HEURISTIC: EXHAUSTIVE tunes again for each new batch size; float32 means float32, or parity would not hold
+        providers = [
+            (CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}),
+            *([] if device == "cuda" else [CPU]),
+        ]
     if device == "cuda":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.errors import BadInput
@@ -31,13 +31,23 @@ class Settings(BaseSettings):
     poll_seconds: float = Field(1.0, gt=0, description="how often the service asks the ledger for the champion")
 
 
+def load_settings() -> Settings:
+    """The settings of this environment. Raises BadInput naming the variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = "THAW_" + "_".join(str(part) for part in wrong["loc"]).upper()
+        raise BadInput(f"{name}: expected {wrong['msg']}, found {str(wrong['input'])[:60]!r}: correct it") from None
+
+
 def find_home(start: Path | None = None) -> Path:
     """The home that holds for a directory, absolute, whether or not it exists yet.
 
     `THAW_HOME` if set; else `.thaw/` in `start` (default: the working directory) or in the nearest
     directory above that has one; else the one that a writing command would create in `start`.
     """
-    configured = Settings().home
+    configured = load_settings().home
     if configured is not None:
         return configured.expanduser().resolve()
     here = (start or Path.cwd()).resolve()

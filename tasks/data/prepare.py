@@ -65,6 +65,8 @@ def _load(place: Path, key: str, name: str, reused: bool) -> Dataset:
     about = sealed.about(place)
     assert about is not None
     size, resize = int(about["image_size"]), str(about["resize"])
+    # the split is part of what a dataset is: another name's table may place the same pictures otherwise
+    key = sealed.digest_of([key, about["files"][PICTURES]])[:16]
     return Dataset(place, key, name, tuple(about["classes"]), size, resize, bool(about["grouped"]), reused)
 
 
@@ -91,6 +93,7 @@ def _write(
         read = _read_all(directory / PIXELS, sources, preprocessing, progress)
         good = [i for i, one in enumerate(read) if one.error is None]
         _check_unreadable(sources, read, data.max_unreadable)
+        _check_classes_left(sources, good)
         table = splits.read_table(table_path)
         places = splits.place(_pictures(sources, read, good, data), table, data)
         rows = [(sources[i], read[i], found) for i, found in zip(good, places, strict=True)]
@@ -149,6 +152,14 @@ def _check_unreadable(sources: Sequence[Source], read: Sequence[_Read], allowed:
         raise BadInput(
             f"expected at most {allowed:.1%} unreadable pictures, found {len(bad)} of {len(sources)}; first "
             f"{_printable(source.path)}: {one.error}. Repair or remove them, or raise data.max_unreadable"
+        )
+
+
+def _check_classes_left(sources: Sequence[Source], good: Sequence[int]) -> None:
+    gone = {source.label for source in sources} - {sources[i].label for i in good}
+    if gone:
+        raise BadInput(
+            f"expected readable pictures of every class, found none of {', '.join(sorted(gone))}: repair them"
         )
 
 

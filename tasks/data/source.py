@@ -54,6 +54,10 @@ def find_pictures(spec: DataSpec) -> tuple[Source, ...]:
     if not sources:
         where = f"in one folder per class under {root}" if root.is_dir() else f"in {root}, one a row"
         raise BadInput(f"expected pictures {where}, found none: see data.root")
+    if "overall" in classes:
+        raise BadInput(
+            "expected class names other than `overall`, which the gate's lines use for all classes: rename it"
+        )
     if any(not _is_text(label) for label in classes):
         raise BadInput(f"expected class folders with names in UTF-8 under {root}, found another encoding: rename them")
     if len(classes) < 2:

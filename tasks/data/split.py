@@ -79,7 +79,7 @@ def place(pictures: Sequence[Picture], table: Table, spec: DataSpec) -> list[Pla
         places = _given(pictures, members, table)
     elif any(picture.digest in table or unit_name([picture]) in known for picture in pictures):
         joined = {key: _joined(unit, table, known, spec) for key, unit in members.items()}
-        places = [table.get(picture.digest, joined[picture.unit]) for picture in pictures]
+        places = [_kept(picture, members[picture.unit], joined[picture.unit], table) for picture in pictures]
     else:
         first = _first(members, spec)
         places = [first[picture.unit] for picture in pictures]
@@ -147,6 +147,22 @@ def _joined(unit: Sequence[Picture], table: Table, by_name: Mapping[str, set[Pla
     return Place(name, split)
 
 
+def _kept(picture: Picture, unit: Sequence[Picture], joined: Place, table: Table) -> Place:
+    """An old picture's own split, under the unit it belongs to now: groups may have been named since."""
+    old = table.get(picture.digest)
+    if old is None:
+        return joined
+    if all(member.group is None for member in unit):
+        return old
+    splits = {table[member.digest].split for member in unit if member.digest in table}
+    if len(splits) > 1:
+        raise BadInput(
+            "expected the pictures of one group in one split, found a group that earlier runs of this name divided "
+            "(they knew no groups): choose another name"
+        )
+    return Place(unit_name(unit), old.split)
+
+
 def _given(pictures: Sequence[Picture], members: Mapping[int, list[Picture]], table: Table) -> list[Place]:
     if not all(picture.given for picture in pictures):
         raise BadInput("expected a split for every picture or for none, found some without: complete the column")
@@ -170,6 +186,12 @@ def _given(pictures: Sequence[Picture], members: Mapping[int, list[Picture]], ta
         raise BadInput(
             f"expected each group in one split only, found {torn} that stand in two (leakage): "
             "give all pictures of a group the same split"
+        )
+    torn = sum(len({picture.given for picture in unit}) > 1 for unit in members.values())
+    if torn:
+        raise BadInput(
+            f"expected pictures that look the same in one split only, found {torn} sets that stand in two (leakage): "
+            "move the copies, or set data.near_duplicates=false if they are different things"
         )
     return [Place(unit_name(members[picture.unit]), picture.given or "") for picture in pictures]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import imagehash
 import numpy as np
@@ -40,8 +41,7 @@ def components(digests: Sequence[str], groups: Sequence[str | None], hashes: npt
             i = parent[i]
         return i
 
-    pairs = [*_equal(digests), *_equal(groups), *([] if hashes is None else _near(hashes))]
-    for i, j in pairs:
+    for i, j in chain(_equal(digests), _equal(groups), () if hashes is None else _near(hashes)):
         a, b = sorted((root(i), root(j)))
         parent[b] = a
     return [root(i) for i in range(len(digests))]

@@ -35,6 +35,8 @@ from tasks.training.embed import Features, read_features
 from tasks.training.finetune import logits_of
 
 PARITY = 1e-4  # largest difference of a probability between the exported file and the trained network
+# every decision on the same pictures leaks a little of them into what is tried next (Dwork et al. 2015)
+WORN_AFTER = 50
 REPORT = "report.html"
 EVALUATION = "evaluation.json"
 
@@ -79,13 +81,14 @@ def certify(
     provenance: str,
     device: Device = "auto",
     attempt: int = 1,
+    earlier_decisions: int = 0,
     progress: Progress = silent,
 ) -> Certified:
     """Judges the exported file and writes its artifact, evaluation and report.
 
     Writes `run/evaluation-<attempt>/` (evaluation.json, report.html) and `run/artifact-<attempt>/`.
-    `configuration` and `provenance` are JSON texts that are stored as they are. Raises BadInput if a test picture
-    changed since it was prepared.
+    `configuration` and `provenance` are JSON texts that are stored as they are; `earlier_decisions` is how often this
+    name was judged on its held-out pictures before. Raises BadInput if a test picture changed since it was prepared.
     """
     predictor = Predictor(exported.path / MODEL, exported.classes, exported.preprocessing, exported.rule, device)
     parts = {split: subset(dataset, split) for split in ("train", "validation", "test")}
@@ -105,6 +108,7 @@ def certify(
         "metrics": _metrics(dataset, parts, outputs),
         "baselines": _baselines(dataset, parts, head, features),
         "champion": {"generation": comparison.generation, "version": comparison.version, "notes": comparison.notes},
+        "held_out": {"decisions": earlier_decisions + 1, "worn": earlier_decisions >= WORN_AFTER},
         "rule": exported.rule.text(),
         "provider": predictor.provider,
         "phases": {check.phase: _phase(check) for check in (head, tuned)},

@@ -104,7 +104,7 @@ def _difference(
 
     if grouped:
         groups = [member[units[member] == unit] for unit in np.unique(units[member])]
-        return Measurement(value, intervals.group_bootstrap(groups, statistic, confidence), len(groups))
+        return Measurement(value, intervals.group_bootstrap(groups, statistic, confidence), len(groups), unit="groups")
     return Measurement(value, intervals.bootstrap(strata, statistic, confidence), len(member))
 
 

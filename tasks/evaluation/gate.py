@@ -41,6 +41,7 @@ class Measurement:
     interval: Interval
     n: int
     proportion: bool = False
+    unit: str = "pictures"  # what n counts: pictures or groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +159,8 @@ def _more(line: Line, measured: Measurement, confidence: float) -> str:
         distance, width = abs(measured.value - line.threshold), abs(measured.value - near)
         more = None if not distance else max(1, math.ceil(measured.n * ((width / distance) ** 2 - 1)))
     if more is None:
-        return f"the value stands on the threshold: no number of {line.split} pictures would decide"
-    return f"about {more} more {line.split} pictures of {_whom(line)} would decide, at the same value"
+        return f"the value stands on the threshold: no number of {line.split} {measured.unit} would decide"
+    return f"about {more} more {line.split} {measured.unit} of {_whom(line)} would decide, at the same value"
 
 
 def _mend(line: Line, measured: Measurement) -> str:

@@ -69,7 +69,10 @@ def measure(
         interval = intervals.jeffreys_macro(np.diag(confusion).tolist(), confusion.sum(axis=1).tolist(), confidence)
     else:
         strata = [rows[truth == index] for index in range(len(classes))]
-        interval = intervals.bootstrap(strata, lambda r: _statistic(line, truth[r], decided[r], classes), confidence)
+        drawn = intervals.bootstrap(strata, lambda r: _statistic(line, truth[r], decided[r], classes), confidence)
+        # a bootstrap sees no error it has not seen: a few perfect pictures would prove perfection
+        fewest = min(len(s) for s in strata) if line.scope == "overall" else len(strata[classes.index(line.scope)])
+        interval = intervals.widest(drawn, intervals.wilson(value * fewest, fewest, confidence))
     return Measurement(value, interval, len(rows))
 
 
@@ -86,7 +89,7 @@ def _grouped(
 
     drawn = intervals.group_bootstrap(groups, statistic, confidence)
     least: Interval = intervals.wilson(value * len(groups), len(groups), confidence)
-    return Measurement(value, intervals.widest(drawn, least), len(groups))
+    return Measurement(value, intervals.widest(drawn, least), len(groups), unit="groups")
 
 
 def _statistic(line: Line, truth: Ints, decided: Ints, classes: tuple[str, ...]) -> float:

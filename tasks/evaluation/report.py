@@ -26,6 +26,7 @@ def html_page(evaluation: Mapping[str, Any]) -> str:
         f'<p class="verdict {verdict}">{verdict}</p>',
         f"<p>{escape(_rule(evaluation))}</p>",
         *(f"<p>{escape(note)}</p>" for note in evaluation["champion"]["notes"]),
+        f"<p>{escape(_held_out(evaluation))}</p>",
         "<h2>The gate, line by line</h2>",
         _checks(evaluation["checks"]),
         "<h2>Per class, on the test split</h2>",
@@ -67,6 +68,12 @@ def card(evaluation: Mapping[str, Any]) -> str:
 
 def _rule(evaluation: Mapping[str, Any]) -> str:
     return f"Decision rule: {evaluation['rule'] or 'the likeliest class'}."
+
+
+def _held_out(evaluation: Mapping[str, Any]) -> str:
+    count = evaluation["held_out"]["decisions"]
+    worn = " They are worn: take fresh ones, or a good figure may be luck." if evaluation["held_out"]["worn"] else ""
+    return f"Decision number {count} on these held-out pictures.{worn}"
 
 
 def _checks(checks: Iterable[Mapping[str, Any]]) -> str:

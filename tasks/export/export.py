@@ -11,7 +11,8 @@ from serving import sealed
 from serving.artifact import GOLDEN, MODEL, Rule, golden_inputs
 from serving.predictor import Predictor
 from serving.preprocess import Preprocessing
-from tasks.data.dataset import Dataset, pixels, subset
+from tasks.data.dataset import Dataset, subset
+from tasks.evaluation.evidence import from_pixels
 from tasks.evaluation.spec import DecisionSpec
 from tasks.evaluation.threshold import choose_rule
 from tasks.export.onnx_file import write_onnx
@@ -52,8 +53,8 @@ def export(
         progress(2, 3, "ONNX file written")
         predictor = Predictor(model, dataset.classes, preprocessing, Rule(), "cpu")
         _write_golden(directory / GOLDEN, predictor, preprocessing.image_size)
-        probabilities, _ = predictor.scores(pixels(dataset)[validation.rows])
-        rule = choose_rule(probabilities, validation.labels, dataset.classes, decision)
+        outputs = from_pixels(predictor, dataset, validation)
+        rule = choose_rule(outputs.probabilities, validation.labels, dataset.classes, decision)
         about["rule"] = rule.model_dump(mode="json")
         progress(3, 3, rule.text() or "argmax")
     return Exported(place, rule, temperature, dataset.classes, preprocessing)

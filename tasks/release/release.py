@@ -42,6 +42,12 @@ def find_champion(name: str, home: Path, ledger: str | None) -> Candidate | None
         return Candidate(artifact.path, artifact.digest, champion.version, champion.generation)
 
 
+def decisions_made(name: str, home: Path, ledger: str | None) -> int:
+    """How many versions of this name were judged on its held-out pictures so far."""
+    with opened(ledger or home) as book:
+        return len(book.versions(name))
+
+
 def publish(
     certified: Certified, home: Path, ledger: str | None, who: str, why: str, progress: Progress = silent
 ) -> Published:

@@ -20,7 +20,12 @@ def find_unchanged(name: str, inputs: str, runs: Path, home: Path, ledger: str |
         champion = book.champion(name)
         published = {entry.version for entry in book.versions(name)}
     for path in sorted(runs.glob(f"*/{RESULT}"), reverse=True):
-        result: dict[str, Any] = json.loads(path.read_text())
+        try:
+            result: dict[str, Any] = json.loads(path.read_text())
+        except ValueError:  # one damaged old run must not stop every new one
+            continue
+        if not {"name", "inputs", "version", "champion"} <= result.keys():
+            continue
         same = result["name"] == name and result["inputs"] == inputs and result["version"] in published
         still = champion.version == result["version"] or champion.generation == result["champion"]["generation"]
         if same and still:

@@ -18,6 +18,7 @@ from tasks.progress import Progress, silent
 
 FEATURES = "features.npy"
 BATCH = 64
+_FORMAT = 1  # part of every key from here on: raise it when the same inputs would train another model
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,14 @@ def embed(
     do not fit or cannot be fetched.
     """
     network = new_classifier(model, preprocessing, len(dataset.classes), seed).to(device)
-    key = sealed.digest_of([dataset.key, weights_digest(network.body), preprocessing.model_dump(mode="json")])[:16]
+    # the name too: two architectures may have tensors of the same names and shapes
+    made_of = [_FORMAT, model.backbone, weights_digest(network.body), preprocessing.model_dump(mode="json"), device]
+    key = sealed.digest_of([dataset.key, *made_of])[:16]
     place = home / "features" / key
     if sealed.about(place) is not None:
         return Features(place, key, reused=True)
     with sealed.sealing(place, {"dataset": dataset.key, "backbone": model.backbone}) as directory:
-        np.save(directory / FEATURES, _features(network, dataset, device, progress))
+        _write_features(directory / FEATURES, network, dataset, device, progress)
     return Features(place, key, reused=False)
 
 
@@ -59,13 +62,14 @@ def read_features(features: Features) -> npt.NDArray[np.float32]:
     return mapped
 
 
-def _features(network: Classifier, dataset: Dataset, device: str, progress: Progress) -> npt.NDArray[np.float32]:
+def _write_features(path: Path, network: Classifier, dataset: Dataset, device: str, progress: Progress) -> None:
     network.eval()
     images = pixels(dataset)
-    parts = []
+    shape = (len(images), network.head.in_features)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     with torch.inference_mode():
         for start in range(0, len(images), BATCH):
             batch = torch.from_numpy(images[start : start + BATCH].copy()).to(device)
-            parts.append(network.features(batch).cpu().numpy())
+            array[start : start + BATCH] = network.features(batch).cpu().numpy()
             progress(min(start + BATCH, len(images)), len(images), "pictures embedded")
-    return np.concatenate(parts)
+    array.flush()

@@ -79,7 +79,8 @@ def place(pictures: Sequence[Picture], table: Table, spec: DataSpec) -> list[Pla
         places = _given(pictures, members, table)
     elif any(picture.digest in table or unit_name([picture]) in known for picture in pictures):
         joined = {key: _joined(unit, table, known, spec) for key, unit in members.items()}
-        places = [_kept(picture, members[picture.unit], joined[picture.unit], table) for picture in pictures]
+        _check_groups(pictures, table)
+        places = [_kept(picture, joined[picture.unit], table) for picture in pictures]
     else:
         first = _first(members, spec)
         places = [first[picture.unit] for picture in pictures]
@@ -140,6 +141,8 @@ def _joined(unit: Sequence[Picture], table: Table, by_name: Mapping[str, set[Pla
     name = unit_name(unit)
     if len({found.split for found in known}) > 1:
         return Place(name, BRIDGE)
+    if known and any(member.group is not None for member in unit):
+        return Place(name, min(found.split for found in known))
     if known:
         return min(known, key=lambda found: found.unit)
     position = int(rank(spec.seed, name), 16) / 2**256
@@ -147,20 +150,26 @@ def _joined(unit: Sequence[Picture], table: Table, by_name: Mapping[str, set[Pla
     return Place(name, split)
 
 
-def _kept(picture: Picture, unit: Sequence[Picture], joined: Place, table: Table) -> Place:
-    """An old picture's own split, under the unit it belongs to now: groups may have been named since."""
+def _kept(picture: Picture, joined: Place, table: Table) -> Place:
+    """An old picture's own split, under the group it belongs to now: groups may have been named since."""
     old = table.get(picture.digest)
     if old is None:
         return joined
-    if all(member.group is None for member in unit):
+    if picture.group is None or joined.split == BRIDGE:
         return old
-    splits = {table[member.digest].split for member in unit if member.digest in table}
-    if len(splits) > 1:
+    return Place(joined.unit, old.split)
+
+
+def _check_groups(pictures: Sequence[Picture], table: Table) -> None:
+    splits: dict[str, set[str]] = defaultdict(set)
+    for picture in pictures:
+        if picture.group is not None and picture.digest in table:
+            splits[picture.group].add(table[picture.digest].split)
+    if any(len(found) > 1 for found in splits.values()):
         raise BadInput(
             "expected the pictures of one group in one split, found a group that earlier runs of this name divided "
             "(they knew no groups): choose another name"
         )
-    return Place(unit_name(unit), old.split)
 
 
 def _given(pictures: Sequence[Picture], members: Mapping[int, list[Picture]], table: Table) -> list[Place]:

@@ -107,7 +107,7 @@ def units_to_decide(value: float, threshold: float, n: int, confidence: float, u
     None where no number would, because the value is not beyond the threshold.
 
     >>> units_to_decide(0.85, 0.8, 100, 0.95)
-    102
+    146
     """
     if (value >= threshold) if upper else (value <= threshold):
         return None

@@ -36,12 +36,12 @@ class LineSpec(Spec):
 
     metric: Literal[
         "accuracy", "balanced_accuracy", "macro_recall", "macro_precision", "macro_f1", "recall", "precision", "f1"
-    ]
-    split: Literal["train", "validation", "test"] = "test"
+    ] = Field(description="what is measured; recall, precision and f1 are of one class")
+    split: Literal["train", "validation", "test"] = Field("test", description="on which pictures")
     scope: str = Field("overall", description="overall, or a class for recall, precision and f1")
-    operator: Literal[">=", "<="] = ">="
-    threshold: float = Field(ge=0, le=1)
-    severity: Literal["fail", "warn"] = "fail"
+    operator: Literal[">=", "<="] = Field(">=", description=">= for a lower, <= for an upper limit")
+    threshold: float = Field(ge=0, le=1, description="the limit, a share")
+    severity: Literal["fail", "warn"] = Field("fail", description="warn is shown and never decides")
     evidence: Literal["interval", "point"] = Field(
         "interval", description="interval: the confidence interval's end must reach the threshold; point: the value"
     )

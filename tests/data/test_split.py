@@ -230,18 +230,37 @@ def test_a_new_picture_near_two_units_of_different_splits_is_a_bridge() -> None:
     assert found[:-1] == places, "the old ones stay where they are"
 
 
-def test_a_group_that_joins_two_splits_makes_its_new_pictures_bridges() -> None:
-    """Groups that the user adds later may contradict the table; what is new and cannot be placed is left out."""
-    old, places, table, train, test = _two_splits()
-    pictures = numbered(
-        [
-            *(replace(p, group="late") if i in (train, test) else p for i, p in enumerate(old)),
-            replace(singles("good", 1, 900)[0], group="late"),
-        ]
-    )
-    found = place(pictures, table, SPEC)
+def test_a_new_picture_near_two_groups_of_different_splits_is_a_bridge_and_no_error() -> None:
+    """One copied picture must not stop every retrain of a user who has groups."""
+    old = numbered([replace(p, group=f"g{i % 40}") for i, p in enumerate(singles("good", 80) + singles("bad", 80))])
+    places = place(old, {}, SPEC)
+    table = added({}, old, places)
+    train = next(p.unit for p, found in zip(old, places, strict=True) if found.split == "train")
+    test = next(p.unit for p, found in zip(old, places, strict=True) if found.split == "test")
+    joined = [replace(p, unit=min(train, test)) if p.unit in (train, test) else p for p in old]
+    found = place([*joined, Picture(digest("between"), "good", min(train, test), "new group", None)], table, SPEC)
     assert found[-1].split == BRIDGE
     assert found[:-1] == places
+
+
+def test_a_group_named_later_that_earlier_runs_divided_is_refused() -> None:
+    old, _, table, train, test = _two_splits()
+    pictures = numbered([replace(p, group="late") if i in (train, test) else p for i, p in enumerate(old)])
+    with pytest.raises(BadInput, match="a group that earlier runs of this name divided .*: choose another name"):
+        place(pictures, table, SPEC)
+
+
+def test_groups_named_later_within_a_split_become_the_units() -> None:
+    """Else intervals would count the pictures of one group as independent."""
+    old, places, table, train, _ = _two_splits()
+    other = next(i for i, found in enumerate(places) if found.split == "train" and i != train)
+    new = replace(singles("good", 1, 900)[0], group="late")
+    pictures = numbered([*(replace(p, group="late") if i in (train, other) else p for i, p in enumerate(old)), new])
+    found = place(pictures, table, SPEC)
+    assert found[train] == found[other] == found[-1] == Place(unit_name([new]), "train")
+    assert [f for i, f in enumerate(found[:-1]) if i not in (train, other)] == [
+        f for i, f in enumerate(places) if i not in (train, other)
+    ]
 
 
 def test_a_new_picture_near_two_units_of_the_same_split_joins_one_of_them() -> None:
@@ -295,6 +314,12 @@ def test_a_given_split_against_an_earlier_runs() -> None:
 def test_a_split_for_some_pictures_only() -> None:
     pictures = [*_given(), *numbered(singles("good", 1, 50))]
     with pytest.raises(BadInput, match="a split for every picture or for none"):
+        place(pictures, {}, SPEC)
+
+
+def test_lookalikes_given_in_two_splits() -> None:
+    pictures = [replace(p, unit=0) if i in (0, 1) else p for i, p in enumerate(_given())]
+    with pytest.raises(BadInput, match="look the same in one split only, found 1 sets"):
         place(pictures, {}, SPEC)
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from flows.demo import demo_values
+from flows.demo import demo_values, write_manifest
 from flows.parameters import Parameters, checked, read_parameters
 from serving.errors import BadInput
 from tasks.evaluation.spec import WatchSpec
@@ -74,9 +74,10 @@ def test_name_and_root_are_needed() -> None:
 def test_the_demos_parameters_hold(home: Path) -> None:
     parameters = checked(demo_values(home))
     assert parameters.name == "solar-cells"
-    assert parameters.data.root.is_file()
     assert parameters.decision.watch[0].label == "defective"
-    assert (home / "datasets" / "elpv.csv").read_text().count("\n") == 2625
+    assert not parameters.data.root.exists(), "nothing is written before the parameters are known to be right"
+    assert "module ids" in write_manifest(home)
+    assert parameters.data.root.read_text().count("\n") == 2625
 
 
 def test_parameters_survive_json() -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -109,7 +109,7 @@ class Reply:
 async def call(app: Starlette, receive: Receive, headers: Headers = (), path: str = "/v1/predict") -> Reply:  # type: ignore[assignment]
     """One POST with exactly these headers and whatever `receive` gives."""
     pairs = headers.items() if isinstance(headers, dict) else headers
-    raw = [(k.encode().lower(), v.encode()) if isinstance(k, str) else (k, v) for k, v in pairs]
+    raw = [(k.encode().lower(), v.encode()) if isinstance(k, str) else (k, v) for k, v in pairs]  # type: ignore[union-attr]
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
         "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": raw,

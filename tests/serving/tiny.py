@@ -34,7 +34,7 @@ def write_model(path: Path, classes: int = 3, bias: float = 0.0, side: int = SID
         helper.make_node("Add", ["product", "offset"], ["logits" + names]),
         helper.make_node("Softmax", ["logits" + names], ["probabilities"], axis=1),
     ]
-    constants = {"axes": np.array([1, 2], np.int64), "weights": weights, "offset": offset}
+    constants: dict[str, Any] = {"axes": np.array([1, 2], np.int64), "weights": weights, "offset": offset}
     graph = helper.make_graph(
         nodes,
         "tiny",

@@ -181,7 +181,7 @@ def test_frozen_statistics_stand_still_while_scale_and_shift_learn(network: Clas
         if frozen:
             freeze_statistics(network)
         before = {key: value.clone() for key, value in network.body.named_buffers()}
-        network.features(pixels).sum().backward()  # type: ignore[no-untyped-call]
+        network.features(pixels).sum().backward()
         return {key: not torch.equal(value, before[key]) for key, value in network.body.named_buffers()}
 
     assert not any(moved(frozen=True).values())

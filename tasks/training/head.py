@@ -95,7 +95,8 @@ def _solve(
         if best is None or loss < best[0]:
             best = (loss, strength, weight, bias)
     assert best is not None
-    _, strength, weight, bias = best
+    loss, strength, weight, bias = best
+    progress(len(_STRENGTHS), len(_STRENGTHS), f"weight decay {1 / strength:g} chosen: validation loss {loss:.4f}")
     logits, logits_v = x @ weight.T + bias, xv @ weight.T + bias
     row = Epoch(
         1,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,7 +126,7 @@ def parse_reference(reference: str) -> tuple[str, int | None]:
     ('solar-cells', 3)
     """
     name, colon, version = reference.partition(":")
-    if colon and not (version.isdigit() and int(version) > 0):
+    if colon and not re.fullmatch(r"[1-9][0-9]{0,8}", version):
         raise BadInput(f"expected NAME or NAME:VERSION with a number from 1, found {reference!r}")
     return name, int(version) if colon else None
 

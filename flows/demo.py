@@ -21,7 +21,7 @@ LEAKAGE = "the data carries no module ids: whether cells of one module stand in 
 
 
 def write_manifest(home: Path) -> str:
-    """Writes `datasets/elpv.csv` (path, label) of the installed photos, which stay where they are.
+    """Writes `datasets/elpv.csv` (path, label, type: mono- or polycrystalline) of the installed photos, which stay where they are.
 
     Returns what a person must know of them.
     """
@@ -32,10 +32,10 @@ def write_manifest(home: Path) -> str:
     folder = Path(utils.__file__).parent / "data"
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("path", "label"))
+    writer.writerow(("path", "label", "type"))
     for line in (folder / "labels.csv").read_text().splitlines():
-        photo, probability, _cell_type = line.split()
-        writer.writerow((folder / photo, "defective" if float(probability) >= 0.5 else "functional"))
+        photo, probability, cell_type = line.split()
+        writer.writerow((folder / photo, "defective" if float(probability) >= 0.5 else "functional", cell_type))
     manifest = home / MANIFEST
     manifest.parent.mkdir(parents=True, exist_ok=True)
     sealed.write_text(manifest, out.getvalue())
@@ -46,7 +46,7 @@ def demo_values(home: Path) -> dict[str, Any]:
     """The demo's parameters. Expected on 2 cores: PASSED in about 11 minutes."""
     return {
         "name": NAME,
-        "data": {"root": str(home / MANIFEST), "train": 0.60, "validation": 0.15, "test": 0.25},
+        "data": {"root": str(home / MANIFEST), "train": 0.60, "validation": 0.15, "test": 0.25, "slices": ["type"]},
         "model": {"image_size": 160},
         "finetune": {"epochs": 11, "learning_rate": 5e-4, "augmentation": "industrial", "patience": 11},
         "decision": {"watch": [{"label": "defective", "recall": 0.90}]},

@@ -1,7 +1,7 @@
 """A prepared dataset: pictures decoded once, at the model's size, with labels, units and splits.
 
 pixels.npy     uint8 [N, H, W, 3] RGB, 0-255
-pictures.csv   path, digest (sha256 of the file), label, unit, split; row i belongs to pixels[i]
+pictures.csv   path, digest (sha256 of the file), label, unit, split, one column a slice; row i belongs to pixels[i]
 split.csv      digest, unit, split: the table that travels with the artifact, without paths
 """
 
@@ -20,6 +20,7 @@ from serving.preprocess import Pixels
 PIXELS = "pixels.npy"
 PICTURES = "pictures.csv"
 SPLIT = "split.csv"
+SLICE = "slice:"  # before the column's name in pictures.csv
 COLUMNS = ("path", "digest", "label", "unit", "split")
 
 
@@ -35,6 +36,15 @@ class Dataset:
     resize: str
     grouped: bool  # the user gave groups: then they are the unit of every interval
     reused: bool
+    slices: tuple[str, ...] = ()  # manifest columns that divide the pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A manifest column that divides the pictures, and its value for each of a subset's."""
+
+    column: str
+    values: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,7 @@ class Subset:
     digests: tuple[str, ...]
     units: tuple[str, ...]
     paths: tuple[Path, ...]
+    slices: tuple[Slice, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -66,6 +77,7 @@ def subset(dataset: Dataset, split: str) -> Subset:
         digests=tuple(row["digest"] for _, row in rows),
         units=tuple(row["unit"] for _, row in rows),
         paths=tuple(Path(row["path"]) for _, row in rows),
+        slices=tuple(Slice(column, tuple(row[SLICE + column] for _, row in rows)) for column in dataset.slices),
     )
 
 

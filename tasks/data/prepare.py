@@ -21,13 +21,13 @@ from serving.errors import BadInput, PictureError
 from serving.preprocess import Pixels, Preprocessing, decode, to_pixels
 from tasks.data import split as splits
 from tasks.data import units
-from tasks.data.dataset import COLUMNS, PICTURES, PIXELS, SPLIT, Dataset
+from tasks.data.dataset import COLUMNS, PICTURES, PIXELS, SLICE, SPLIT, Dataset
 from tasks.data.source import SPLITS, Source, find_pictures
 from tasks.data.spec import DataSpec
 from tasks.progress import Progress, silent
 
 TABLE = "split.csv"
-_FORMAT = 1  # part of every key: raise it when the same input would give other arrays
+_FORMAT = 2  # part of every key: raise it when the same input would give other arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +67,16 @@ def _load(place: Path, key: str, name: str, reused: bool) -> Dataset:
     size, resize = int(about["image_size"]), str(about["resize"])
     # the split is part of what a dataset is: another name's table may place the same pictures otherwise
     key = sealed.digest_of([key, about["files"][PICTURES]])[:16]
-    return Dataset(place, key, name, tuple(about["classes"]), size, resize, bool(about["grouped"]), reused)
+    return Dataset(
+        place, key, name, tuple(about["classes"]), size, resize, bool(about["grouped"]), reused, tuple(about["slices"])
+    )
 
 
 def _key(sources: Sequence[Source], data: DataSpec, preprocessing: Preprocessing) -> str:
     listing = []
     for source in sources:
         status = source.path.stat()
-        identity = (source.relative, source.label, source.group, source.split)
+        identity = (source.relative, source.label, source.group, source.split, source.slices)
         listing.append((*identity, status.st_size, status.st_mtime_ns))
     shape = (preprocessing.image_size, preprocessing.resize)
     return sealed.digest_of([_FORMAT, listing, shape, data.model_dump(mode="json")])[:16]
@@ -98,7 +100,7 @@ def _write(
         places = splits.place(_pictures(sources, read, good, data), table, data)
         rows = [(sources[i], read[i], found) for i, found in zip(good, places, strict=True)]
         kept = [row for row in rows if row[2].split != splits.BRIDGE]
-        _write_pictures(directory / PICTURES, kept)
+        _write_pictures(directory / PICTURES, kept, data.slices)
         own = {one.digest: found for _, one, found in kept}
         (directory / SPLIT).write_text(splits.table_text(own))
         _drop_rows(directory / PIXELS, good, [found.split != splits.BRIDGE for found in places])
@@ -106,6 +108,7 @@ def _write(
             "image_size": preprocessing.image_size,
             "resize": preprocessing.resize,
             "classes": sorted({source.label for source, _, _ in kept}),
+            "slices": list(data.slices),
             "grouped": any(source.group is not None for source, _, _ in kept),
             "counts": _counts(kept),
             "units": len({found.unit for _, _, found in kept}),
@@ -175,12 +178,15 @@ def _pictures(
     ]
 
 
-def _write_pictures(path: Path, rows: Sequence[tuple[Source, _Read, splits.Place]]) -> None:
+def _write_pictures(
+    path: Path, rows: Sequence[tuple[Source, _Read, splits.Place]], slices: tuple[str, ...]
+) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow((*COLUMNS, *(SLICE + column for column in slices)))
         for source, one, found in rows:
-            writer.writerow((source.path.absolute(), one.digest, source.label, found.unit, found.split))
+            place = (source.path.absolute(), one.digest, source.label, found.unit, found.split)
+            writer.writerow((*place, *source.slices))
 
 
 def _drop_rows(path: Path, good: Sequence[int], keep: Sequence[bool]) -> None:

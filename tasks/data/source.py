@@ -36,6 +36,7 @@ class Source:
     label: str
     group: str | None
     split: str | None
+    slices: tuple[str, ...] = ()  # this picture's value of each of `DataSpec.slices`
 
 
 def find_pictures(spec: DataSpec) -> tuple[Source, ...]:
@@ -45,8 +46,9 @@ def find_pictures(spec: DataSpec) -> tuple[Source, ...]:
     """
     root = spec.root.expanduser()
     if root.is_file():
-        sources = tuple(_from_manifest(root, spec.group_by))
+        sources = tuple(_from_manifest(root, spec))
     elif root.is_dir():
+        _check_no_slices(root, spec.slices)
         sources = tuple(_from_folders(root, spec.group_by))
     else:
         raise BadInput(f"expected a folder or a CSV manifest at {root}, found nothing there: check data.root")
@@ -94,16 +96,24 @@ def _class_folders(
                     yield Source(path, relative, label, _group(relative, {}, group_by), split)
 
 
-def _from_manifest(manifest: Path, group_by: str | None) -> Iterator[Source]:
+def _check_no_slices(root: Path, slices: tuple[str, ...]) -> None:
+    if slices:
+        raise BadInput(
+            f"expected a manifest with the columns {', '.join(slices)} for data.slices, found the folder {root}: "
+            "write a CSV manifest, or leave data.slices out"
+        )
+
+
+def _from_manifest(manifest: Path, spec: DataSpec) -> Iterator[Source]:
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
-            missing = {"path", "label"} - set(columns)
+            missing = {"path", "label", *spec.slices} - set(columns)
             if missing:
                 raise BadInput(
-                    f"expected columns path, label[, group][, split] in {manifest}, found "
-                    f"{', '.join(columns) or 'none'}: "
+                    f"expected columns path, label[, group][, split]{''.join(f', {s}' for s in spec.slices)} in "
+                    f"{manifest}, found {', '.join(columns) or 'none'}: "
                     f"add {', '.join(sorted(missing))}"
                 )
             rows = list(reader)
@@ -115,10 +125,10 @@ def _from_manifest(manifest: Path, group_by: str | None) -> Iterator[Source]:
     _check_labels(manifest, [row["label"] for row in rows])
     _check_unique(manifest, [row["path"] for row in rows])
     for number, row in enumerate(rows, start=2):
-        yield _source_of_row(manifest, number, row, group_by)
+        yield _source_of_row(manifest, number, row, spec)
 
 
-def _source_of_row(manifest: Path, number: int, row: dict[str, str], group_by: str | None) -> Source:
+def _source_of_row(manifest: Path, number: int, row: dict[str, str], spec: DataSpec) -> Source:
     path = Path(row["path"]) if Path(row["path"]).is_absolute() else manifest.parent / row["path"]
     if not path.is_file():
         raise BadInput(f"{manifest}, line {number}: expected a picture at {path}, found none: correct the path")
@@ -128,7 +138,8 @@ def _source_of_row(manifest: Path, number: int, row: dict[str, str], group_by: s
             f"{manifest}, line {number}: expected split train, validation or test, found {split!r}: correct the word"
         )
     given = _SPLIT_NAMES[split.lower()] if split is not None else None
-    return Source(path, row["path"], row["label"], _group(row["path"], row, group_by), given)
+    slices = tuple(row[column] for column in spec.slices)
+    return Source(path, row["path"], row["label"], _group(row["path"], row, spec.group_by), given, slices)
 
 
 def _check_even(manifest: Path, rows: Sequence[Mapping[Any, Any]]) -> None:

@@ -26,6 +26,11 @@ class DataSpec(Spec):
         description="keeps pictures of one patient, module, day ... together: a manifest column, or a regular "
         "expression on the relative path whose first group names it",
     )
+    slices: tuple[str, ...] = Field(
+        (),
+        description="manifest columns (site, camera, cell type ...) whose values divide the pictures into slices: every "
+        "figure is reported per slice, the worst is named, and a gate line may hold for one",
+    )
     near_duplicates: bool = Field(True, description="keep pictures that look the same (perceptual hash) together")
     seed: int = Field(0, ge=0, description="decides the first split; a name's split table never moves afterwards")
     max_unreadable: float = Field(

@@ -90,10 +90,13 @@ class Contents(BaseModel):
     preprocessing: Preprocessing
     rule: Rule
     temperature: float = Field(gt=0)
+    precision: Literal["fp32", "fp16", "int8"] = Field("fp32", description="of the file's weights and arithmetic")
     metrics: dict[str, Any]
     checks: tuple[dict[str, Any], ...]
     verdict: Literal["PASSED", "REJECTED", "INCONCLUSIVE"]
+    verdict_digest: str | None = Field(None, description="what `thaw verify` must reach from the same pictures")
     champion_generation: int | None = Field(description="generation of the champion it was compared with")
+    champion_version: int | None = Field(None, description="its version; None where there was none yet")
     dataset: dict[str, Any]
     configuration: dict[str, Any]
     provenance: dict[str, Any]

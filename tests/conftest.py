@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -29,10 +30,11 @@ from PIL import Image  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
 
 from serving.preprocess import Preprocessing  # noqa: E402
+from tasks.certification.certify import Candidate, Certified, Record, certify  # noqa: E402
+from tasks.certification.gather import Trained  # noqa: E402
 from tasks.data.dataset import Dataset  # noqa: E402
 from tasks.data.prepare import prepare  # noqa: E402
 from tasks.data.spec import DataSpec  # noqa: E402
-from tasks.evaluation.certify import Certified, certify  # noqa: E402
 from tasks.evaluation.spec import DecisionSpec, GateSpec, WatchSpec  # noqa: E402
 from tasks.export.export import Exported, export  # noqa: E402
 from tasks.model.backbone import describe  # noqa: E402
@@ -81,6 +83,10 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_digits(tmp_path_factory.mktemp("digits"), (0, 1, 7), 80)
 
 
+DECISION = DecisionSpec(watch=(WatchSpec(label="digit-7", recall=0.80),))
+GATE = GateSpec(min_recall={"digit-7": 0.5})
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """What the plain steps, run in order on real digits, gave. Shared by all tests: do not write into it."""
@@ -100,13 +106,21 @@ class Pipeline:
     certified: Certified
 
 
-def certify_again(pipeline: Pipeline, attempt: int, exported: Exported | None = None) -> Certified:
+def trained(p: Pipeline, exported: Exported | None = None) -> Trained:
+    return Trained("digits", p.dataset, p.features, p.head, p.tuned, exported or p.exported)
+
+
+def record(attempt: int = 1) -> Record:
+    """A configuration as the flow keeps it, as far as the verdict depends on it."""
+    kept = {"decision": DECISION.model_dump(mode="json"), "gate": GATE.model_dump(mode="json")}
+    return Record(json.dumps(kept), '{"run_id": "test"}', attempt)
+
+
+def certify_again(
+    p: Pipeline, attempt: int, exported: Exported | None = None, champion: Candidate | None = None
+) -> Certified:
     """The shared model certified once more, e.g. with another export; writes to its own attempt's directories."""
-    p = pipeline
-    return certify(
-        "digits", exported or p.exported, p.tuned, p.head, p.features, p.dataset, None, p.run, p.decision, p.gate,
-        "{}", '{"run_id": "test"}', "cpu", attempt,
-    )  # fmt: skip
+    return certify(trained(p, exported), champion, p.run, p.decision, p.gate, record(attempt), device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -116,8 +130,7 @@ def pipeline(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     run = home / "runs" / "test"
     data = DataSpec(root=digits_folder, train=0.5, validation=0.25, test=0.25)
     model = ModelSpec(image_size=32)
-    decision = DecisionSpec(watch=(WatchSpec(label="digit-7", recall=0.80),))
-    gate = GateSpec(min_recall={"digit-7": 0.5})
+    decision, gate = DECISION, GATE
     preprocessing = describe(model)
     dataset = prepare("digits", home, data, preprocessing)
     features = embed(dataset, home, model, preprocessing, seed=0)
@@ -125,9 +138,8 @@ def pipeline(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     spec = FinetuneSpec(epochs=1, batch_size=16, augmentation="none")
     tuned = finetune(head, dataset, run, spec, "none", seed=0)
     exported = export(tuned, dataset, run, decision)
-    certified = certify(
-        "digits", exported, tuned, head, features, dataset, None, run, decision, gate, "{}", '{"run_id": "test"}', "cpu"
-    )
+    made = Trained("digits", dataset, features, head, tuned, exported)
+    certified = certify(made, None, run, decision, gate, record(), device="cpu")
     return Pipeline(
         home, run, data, model, preprocessing, decision, gate, dataset, features, head, tuned, exported, certified
     )

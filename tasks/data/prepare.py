@@ -178,9 +178,7 @@ def _pictures(
     ]
 
 
-def _write_pictures(
-    path: Path, rows: Sequence[tuple[Source, _Read, splits.Place]], slices: tuple[str, ...]
-) -> None:
+def _write_pictures(path: Path, rows: Sequence[tuple[Source, _Read, splits.Place]], slices: tuple[str, ...]) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow((*COLUMNS, *(SLICE + column for column in slices)))

@@ -28,8 +28,8 @@ class DataSpec(Spec):
     )
     slices: tuple[str, ...] = Field(
         (),
-        description="manifest columns (site, camera, cell type ...) whose values divide the pictures into slices: every "
-        "figure is reported per slice, the worst is named, and a gate line may hold for one",
+        description="manifest columns (site, camera, cell type ...) whose values divide the pictures into slices: "
+        "accuracy and recalls are reported per slice, the worst is named, and a gate line may hold for one",
     )
     near_duplicates: bool = Field(True, description="keep pictures that look the same (perceptual hash) together")
     seed: int = Field(0, ge=0, description="decides the first split; a name's split table never moves afterwards")

@@ -1,11 +1,16 @@
-"""The comparison with the champion: the same held-out pictures, through the same predictor, scored again now."""
+"""The comparison with the champion: the same held-out pictures, through the same predictor, scored again now.
+
+Non-inferiority of paired proportions: the difference (challenger minus champion) must not be below minus a margin.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from serving.artifact import SPLIT, Artifact
 from serving.predictor import load_predictor
@@ -13,47 +18,35 @@ from serving.settings import Device
 from tasks.data.dataset import Subset
 from tasks.data.split import read_table
 from tasks.evaluation import intervals
-from tasks.evaluation.evidence import from_files
+from tasks.evaluation.evidence import Evidence, Pairs
 from tasks.evaluation.gate import Line, Measurement
-from tasks.evaluation.metrics import Ints
+from tasks.evaluation.metrics import Floats, Ints
+from tasks.evaluation.outputs import from_files
 from tasks.evaluation.spec import DecisionSpec, GateSpec
+
+RECALL_MARGIN, ACCURACY_MARGIN = 0.02, 0.05  # by value, where the user states none
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`generation` 0 and no lines: there is no champion yet. `notes` say what could not be compared."""
+    """Lines with what they measure, McNemar's figures, and notes on what could not be compared."""
 
-    generation: int
-    version: int | None
     lines: tuple[tuple[Line, Measurement | None], ...]
+    mcnemar: dict[str, Any] | None
     notes: tuple[str, ...]
 
 
-def no_champion() -> Comparison:
-    return Comparison(0, None, (), ("no champion yet: this version is compared with nothing",))
+def score(
+    champion: Artifact, version: int, generation: int, classes: tuple[str, ...], test: Subset, device: Device
+) -> Pairs:
+    """The champion's decisions on our test pictures, from the original bytes; its old figures are never looked at.
 
-
-def compare(
-    champion: Artifact,
-    version: int,
-    generation: int,
-    classes: tuple[str, ...],
-    test: Subset,
-    decided: Ints,
-    decision: DecisionSpec,
-    gate: GateSpec,
-    grouped: bool,
-    device: Device,
-) -> Comparison:
-    """Paired differences (challenger minus champion) of the watched class's recall (else macro recall) and of accuracy.
-
-    Only on test pictures that are in neither model's training or validation table, and on classes both know.
+    Comparable are pictures that are in neither model's training or validation table, of classes both know.
     """
     table = read_table(champion.path / SPLIT)
     unseen = np.array([d not in table or table[d].split == "test" for d in test.digests], bool)
-    known = np.array([classes[label] in champion.classes for label in test.labels], bool)
+    known = np.isin(test.labels, [i for i, label in enumerate(classes) if label in champion.classes])
     rows = np.flatnonzero(unseen & known)
-    notes = _notes(champion.classes, classes, len(test), unseen)
     part = Subset(
         test.rows[rows],
         test.labels[rows],
@@ -61,67 +54,99 @@ def compare(
         tuple(test.units[i] for i in rows),
         tuple(test.paths[i] for i in rows),
     )
-    outputs = from_files(load_predictor(champion, device), part)
-    theirs = _translated(outputs.decided, champion.classes, classes)
-    right, right_theirs = decided[rows] == part.labels, theirs == part.labels
-    watched = [classes.index(watch.label) for watch in decision.watch if watch.label in champion.classes][:1]
-    scope = classes[watched[0]] if watched else "overall"
-    shared = watched or [i for i, label in enumerate(classes) if label in champion.classes]
-    strata = [np.flatnonzero(part.labels == index) for index in shared]
-    margins = (
-        (-gate.champion_recall_margin, "recall_vs_champion", scope, strata),
-        (-gate.champion_accuracy_margin, "accuracy_vs_champion", "overall", [np.arange(len(part))]),
-    )
-    units = np.array(part.units)
-    lines = tuple(
+    index = np.array([classes.index(label) if label in classes else -1 for label in champion.classes])
+    decided = np.full(len(test), -1, np.int64)
+    decided[rows] = index[from_files(load_predictor(champion, device), part).sample.decided]
+    return Pairs(version, generation, champion.digest, champion.classes, decided, unseen & known)
+
+
+def compare(evidence: Evidence, decision: DecisionSpec, gate: GateSpec) -> Comparison:
+    """Paired differences of the watched class's recall (else macro recall) and of accuracy."""
+    pairs, test = evidence.champion, evidence.test
+    if pairs is None:
+        return Comparison((), None, ("no champion yet: this version is compared with nothing",))
+    truth = np.where(pairs.comparable, test.truth, -1)
+    ours, theirs = test.decided == truth, pairs.decided == truth
+    shared = [i for i, label in enumerate(evidence.classes) if label in pairs.classes]
+    watched = [evidence.classes.index(w.label) for w in decision.watch if w.label in pairs.classes][:1]
+    groups = intervals.group_numbers(test.units) if evidence.grouped else None
+    strata = [np.flatnonzero(truth == index) for index in (watched or shared)]
+    whole = [np.flatnonzero(pairs.comparable)]
+    gained = ours.astype(np.float64) - theirs
+    scope = evidence.classes[watched[0]] if watched else "overall"
+    lines = (
         (
-            Line(metric, "test", where, ">=", threshold, evidence="point"),
-            _difference(right, right_theirs, rows_of, units, grouped, gate.confidence),
-        )
-        for threshold, metric, where, rows_of in margins
+            _line("recall_vs_champion", scope, gate.champion_recall_margin, RECALL_MARGIN),
+            paired_difference(gained, strata, groups, gate.confidence),
+        ),
+        (
+            _line("accuracy_vs_champion", "overall", gate.champion_accuracy_margin, ACCURACY_MARGIN),
+            paired_difference(gained, whole, groups, gate.confidence),
+        ),
     )
-    return Comparison(generation, version, lines, notes)
+    return Comparison(lines, mcnemar(gained[whole[0]]), _notes(pairs, evidence.classes, test.truth))
 
 
-def _difference(
-    ours: npt.NDArray[np.bool_],
-    theirs: npt.NDArray[np.bool_],
-    strata: list[Ints],
-    units: npt.NDArray[np.str_],
-    grouped: bool,
-    confidence: float,
-) -> Measurement | None:
-    """Mean over strata of the mean paired difference; the interval resamples pairs, or whole groups."""
+def paired_difference(gained: Floats, strata: list[Ints], groups: Ints | None, confidence: float) -> Measurement | None:
+    """Mean over strata (classes) of the mean of `gained` (1: only ours is right, -1: only theirs, 0: alike).
+
+    Tango's interval per stratum, put together; with groups, whole groups are drawn again, and the interval is never
+    narrower than Tango's on as many pairs as there are groups. None without pairs in some stratum.
+    """
     if not strata or any(len(rows) == 0 for rows in strata):
         return None
-    difference = ours.astype(np.float64) - theirs.astype(np.float64)
-    value = float(np.mean([difference[rows].mean() for rows in strata]))
+    values = [float(gained[rows].mean()) for rows in strata]
+    units = [len(rows) if groups is None else len(np.unique(groups[rows])) for rows in strata]
+    ends = [_tango(gained[rows], n, confidence) for rows, n in zip(strata, units, strict=True)]
+    together = intervals.mean_of(values, ends)
+    value = float(np.mean(values))
+    if groups is None:
+        return Measurement(value, together, sum(units))
     member = np.concatenate(strata)
-
-    def statistic(rows: Ints) -> float:
-        parts = [difference[rows[np.isin(rows, stratum)]] for stratum in strata]
-        return float(np.mean([part.mean() if len(part) else np.nan for part in parts]))
-
-    if grouped:
-        groups = [member[units[member] == unit] for unit in np.unique(units[member])]
-        return Measurement(value, intervals.group_bootstrap(groups, statistic, confidence), len(groups), unit="groups")
-    return Measurement(value, intervals.bootstrap(strata, statistic, confidence), len(member))
-
-
-def _translated(decided: Ints, theirs: tuple[str, ...], ours: tuple[str, ...]) -> Ints:
-    """The champion's class indices in our order; a class we do not know becomes -1, which is never right."""
-    index = np.array([ours.index(label) if label in ours else -1 for label in theirs])
-    return index[decided]
+    stratum = np.concatenate([np.full(len(rows), i) for i, rows in enumerate(strata)])
+    count = len(np.unique(groups[member]))
+    (drawn,) = intervals.bootstrap_rows(
+        stratum,
+        np.unique(groups[member], return_inverse=True)[1].astype(np.int64),
+        lambda rows: _mean_by_stratum(gained[member[rows]], stratum[rows], len(strata)),
+        confidence,
+    )
+    return Measurement(value, intervals.widest(drawn, together), count, unit="groups")
 
 
-def _notes(theirs: tuple[str, ...], ours: tuple[str, ...], n: int, unseen: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+def mcnemar(gained: Floats) -> dict[str, Any]:
+    """Exact McNemar test on the pictures that exactly one of the two gets right (two-sided binomial)."""
+    ours, theirs = int((gained > 0).sum()), int((gained < 0).sum())
+    p = float(stats.binomtest(ours, ours + theirs).pvalue) if ours + theirs else 1.0
+    return {"only_this_right": ours, "only_champion_right": theirs, "p": p, "n": len(gained)}
+
+
+def _line(metric: str, scope: str, margin: float | None, default: float) -> Line:
+    """A margin that the user states must be shown by the interval; the built-in one is judged by value."""
+    evidence = "point" if margin is None else "interval"
+    return Line(metric, "test", scope, ">=", -(default if margin is None else margin), evidence=evidence)
+
+
+def _tango(gained: Floats, units: int, confidence: float) -> intervals.Interval:
+    share = units / len(gained)
+    return intervals.tango((gained > 0).sum() * share, (gained < 0).sum() * share, units, confidence)
+
+
+def _mean_by_stratum(gained: Floats, stratum: npt.NDArray[np.int64], strata: int) -> float:
+    counts = np.bincount(stratum, minlength=strata)
+    sums = np.bincount(stratum, gained, minlength=strata)
+    return float(np.mean(sums / counts)) if counts.all() else float("nan")
+
+
+def _notes(pairs: Pairs, ours: tuple[str, ...], truth: Ints) -> tuple[str, ...]:
     notes = []
-    added, removed = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
+    added, removed = sorted(set(ours) - set(pairs.classes)), sorted(set(pairs.classes) - set(ours))
     if added or removed:
         notes.append(
             f"classes changed since the champion (added {added}, removed {removed}): compared on what both know"
         )
-    if not unseen.all():
-        seen = n - int(unseen.sum())
+    known = np.isin(truth, [i for i, label in enumerate(ours) if label in pairs.classes])
+    seen = int((known & ~pairs.comparable).sum())
+    if seen:
         notes.append(f"{seen} test pictures were the champion's training or validation: left out of the comparison")
     return tuple(notes)

@@ -1,22 +1,30 @@
 """Two-sided confidence intervals, and the one-sided bound of the threshold rule.
 
-With groups, the group is the independent unit: intervals resample groups, and are never narrower than
-Wilson's on as many pictures as there are groups (a bootstrap sees no error it has not seen: three perfect groups
-would give [1, 1]).
+Proportions: Wilson. Means of proportions: Jeffreys draws. Paired differences: Tango. Anything else: a seeded bootstrap
+that resamples pictures within each true class, or whole groups where there are groups, which then are the independent
+unit. A bootstrap sees no error it has not seen (three perfect groups would give [1, 1]), so those of rates are
+never narrower than Wilson's on as many units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+from scipy.optimize import brentq
+
+from tasks.evaluation.metrics import Floats, Ints, Metric
 
 Interval = tuple[float, float]
 DRAWS = 4000
+RESAMPLES = 1000
 SEED = 20_240_501  # any fixed number: the same evaluation always gives the same interval
-_NONE = (float("nan"), float("nan"))
+UNKNOWN: Interval = (float("nan"), float("nan"))
+_CELLS = 20_000_000  # of confusion matrices held at once
+_MANY_CLASSES = 150  # above, a fifth of the resamples: their ends vary a little more, and it ends in time
 
 
 def wilson(successes: float, n: float, confidence: float) -> Interval:
@@ -26,22 +34,12 @@ def wilson(successes: float, n: float, confidence: float) -> Interval:
     (0.4902, 0.9433)
     """
     if n <= 0:
-        return _NONE
+        return UNKNOWN
     z = stats.norm.ppf(0.5 + confidence / 2)
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
-
-
-def jeffreys_macro(successes: Sequence[float], totals: Sequence[float], confidence: float) -> Interval:
-    """Interval of a mean of independent proportions: seeded draws from their Jeffreys posteriors."""
-    if not totals or min(totals) <= 0:
-        return _NONE
-    random = np.random.default_rng(SEED)
-    # Jeffreys prior Beta(1/2, 1/2): posterior Beta(k + 1/2, n - k + 1/2)
-    draws = [random.beta(k + 0.5, n - k + 0.5, DRAWS) for k, n in zip(successes, totals, strict=True)]
-    return _ends(np.mean(draws, axis=0), confidence)
 
 
 def clopper_pearson_lower(successes: int, n: int, confidence: float = 0.95) -> float:
@@ -51,39 +49,162 @@ def clopper_pearson_lower(successes: int, n: int, confidence: float = 0.95) -> f
     return 0.0 if successes == 0 else float(stats.beta.ppf(1 - confidence, successes, n - successes + 1))
 
 
-def bootstrap(
-    strata: Sequence[npt.NDArray[np.int64]], statistic: Callable[[npt.NDArray[np.int64]], float], confidence: float
-) -> Interval:
-    """Percentile bootstrap of `statistic(rows)`, resampling within each stratum of row numbers. Seeded."""
+def jeffreys_macro(successes: Sequence[float], totals: Sequence[float], confidence: float) -> Interval:
+    """Interval of a mean of independent proportions: seeded draws from their Jeffreys posteriors."""
+    if not len(totals) or min(totals) <= 0:
+        return UNKNOWN
     random = np.random.default_rng(SEED)
-    values = [
-        statistic(np.concatenate([rows[random.integers(0, len(rows), len(rows))] for rows in strata if len(rows)]))
-        for _ in range(DRAWS // 4)
-    ]
-    return _ends(np.array(values), confidence)
+    total = np.zeros(DRAWS)
+    for k, n in zip(successes, totals, strict=True):
+        # Jeffreys prior Beta(1/2, 1/2): posterior Beta(k + 1/2, n - k + 1/2)
+        total += random.beta(k + 0.5, n - k + 0.5, DRAWS)
+    return _ends(total / len(totals), confidence)
 
 
-def group_bootstrap(
-    groups: Sequence[npt.NDArray[np.int64]], statistic: Callable[[npt.NDArray[np.int64]], float], confidence: float
+def tango(gained: float, lost: float, n: float, confidence: float) -> Interval:
+    """Score interval of a paired difference of proportions (Tango 1998, Statistics in Medicine 17: 891-908).
+
+    `gained`: pairs where only the first is right; `lost`: where only the second is; the difference is their difference
+    over n. Never of no width: without any discordant pair its ends are z^2 / (n + z^2) away.
+
+    >>> tuple(round(end, 4) for end in tango(0, 0, 50, 0.95))
+    (-0.0713, 0.0713)
+    """
+    if n <= 0:
+        return UNKNOWN
+    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    value = (gained - lost) / n
+
+    def distance(difference: float) -> float:
+        """How many standard errors the counts lie from this true difference."""
+        linear = (2 * n - gained + lost) * difference - gained - lost
+        product = lost * difference * (1 - difference)  # 0 where nothing was lost
+        q = (np.sqrt(max(0.0, linear * linear + 8 * n * product)) - linear) / (4 * n)
+        spread = np.sqrt(max(1e-300, n * (2 * q + difference * (1 - difference))))
+        return float((gained - lost - n * difference) / spread)
+
+    low = -1.0 if value <= -1 else brentq(lambda d: distance(d) - z, -1 + 1e-12, value)
+    high = 1.0 if value >= 1 else brentq(lambda d: distance(d) + z, value, 1 - 1e-12)
+    return float(low), float(high)
+
+
+def difference(first: float, ends: Interval, second: float, other_ends: Interval) -> Interval:
+    """Interval of first - second, independent, from each one's own (MOVER: Newcombe 1998; Zou & Donner 2008)."""
+    (low, high), (other_low, other_high) = ends, other_ends
+    value = first - second
+    return (
+        value - float(np.hypot(first - low, other_high - second)),
+        value + float(np.hypot(high - first, second - other_low)),
+    )
+
+
+def mean_of(values: Sequence[float], ends: Sequence[Interval]) -> Interval:
+    """Interval of the mean of independent figures from each one's own (MOVER, as `difference`)."""
+    value, count = float(np.mean(values)), len(values)
+    below = np.sqrt(sum((v - low) ** 2 for v, (low, _) in zip(values, ends, strict=True))) / count
+    above = np.sqrt(sum((high - v) ** 2 for v, (_, high) in zip(values, ends, strict=True))) / count
+    return value - float(below), value + float(above)
+
+
+def median_ends(values: npt.NDArray[np.float64], confidence: float) -> Interval:
+    """Distribution-free interval of a median: the order statistics that the binomial names (Conover 1999)."""
+    rank = int(stats.binom.ppf(0.5 - confidence / 2, len(values), 0.5)) if len(values) else 0
+    if rank == 0:  # too few: even the extremes cover less
+        return UNKNOWN
+    ordered = np.sort(values)
+    return float(ordered[rank - 1]), float(ordered[-rank])
+
+
+def bootstrap_counts(confusion: Ints, metric: Metric, confidence: float) -> Interval:
+    """Of a metric of counts: each true class's pictures are drawn again, which is one multinomial a row."""
+    return _ends(np.concatenate([metric(drawn) for drawn in _resampled_counts(confusion)]), confidence)
+
+
+def bootstrap_counts_by_class(confusion: Ints, metric: Metric, confidence: float) -> list[Interval]:
+    """The same for a metric that gives one value a class."""
+    values = np.concatenate([metric(drawn) for drawn in _resampled_counts(confusion)])
+    return [_ends(column, confidence) for column in values.T]
+
+
+def bootstrap_group_counts(
+    truth: Ints, decided: Ints, groups: Ints, classes: int, metric: Metric, confidence: float
 ) -> Interval:
-    """Percentile bootstrap of `statistic(rows)`, resampling whole groups of row numbers. Seeded."""
-    random = np.random.default_rng(SEED)
-    values = [
-        statistic(np.concatenate([groups[i] for i in random.integers(0, len(groups), len(groups))]))
-        for _ in range(DRAWS // 4)
-    ]
-    return _ends(np.array(values), confidence)
+    """Of a metric of counts when groups [N] (0 ... G-1) are the unit: whole groups are drawn again."""
+    known = decided >= 0
+    cells = (truth * classes + np.maximum(decided, 0))[known]
+
+    def value(weights: Ints) -> float:
+        counts = np.bincount(cells, weights[groups[known]], classes * classes)
+        return float(metric(counts.reshape(classes, classes)))
+
+    return _ends(np.array([value(weights) for weights in _group_weights(groups)]), confidence)
+
+
+def bootstrap_rows(
+    truth: Ints, groups: Ints | None, statistic: Callable[[Ints], npt.ArrayLike], confidence: float
+) -> list[Interval]:
+    """Of any `statistic(rows)`, one number or several. Rows are drawn again in each true class, or in whole groups."""
+    values = np.array([statistic(rows) for rows in _resampled(truth, groups)], np.float64)
+    return [_ends(column, confidence) for column in values.reshape(len(values), -1).T]
+
+
+def group_numbers(units: Sequence[str]) -> Ints:
+    """Each row's group as a number 0 ... G-1."""
+    return np.unique(np.array(units, str), return_inverse=True)[1].astype(np.int64)
 
 
 def widest(first: Interval, second: Interval) -> Interval:
-    """The interval that covers both."""
-    return min(first[0], second[0]), max(first[1], second[1])
+    """The interval that covers both; NaN if either is."""
+    return float(np.minimum(first[0], second[0])), float(np.maximum(first[1], second[1]))
 
 
-def _ends(values: npt.NDArray[np.float64], confidence: float) -> Interval:
+def _resampled(truth: Ints, groups: Ints | None) -> Iterator[Ints]:
+    if groups is not None:
+        rows = np.arange(len(groups))
+        yield from (np.repeat(rows, weights[groups]) for weights in _group_weights(groups))
+        return
+    random = np.random.default_rng(SEED)
+    strata = [np.flatnonzero(truth == label) for label in np.unique(truth)]
+    for _ in range(RESAMPLES):
+        yield np.concatenate([rows[random.integers(0, len(rows), len(rows))] for rows in strata])
+
+
+def _group_weights(groups: Ints) -> Iterator[Ints]:
+    """How often each group is drawn, for each resample."""
+    random, count = np.random.default_rng(SEED), int(groups.max()) + 1
+    for _ in range(RESAMPLES):
+        yield np.bincount(random.integers(0, count, count), minlength=count)
+
+
+def _resampled_counts(confusion: Ints) -> Iterator[Ints]:
+    """Stacks of confusion matrices [D, C, C]; drawn once for all metrics where they fit into memory together."""
+    cells = len(confusion) ** 2
+    resamples = RESAMPLES if len(confusion) <= _MANY_CLASSES else RESAMPLES // 5
+    if resamples * cells <= _CELLS:
+        yield _one_stack(confusion.astype(np.int64).tobytes(), len(confusion), resamples)
+        return
+    random, at_once = np.random.default_rng(SEED), max(1, _CELLS // cells)
+    for start in range(0, resamples, at_once):
+        yield _multinomials(confusion, min(at_once, resamples - start), random)
+
+
+@lru_cache(maxsize=4)
+def _one_stack(cells: bytes, classes: int, resamples: int) -> Ints:
+    confusion = np.frombuffer(cells, np.int64).reshape(classes, classes)
+    return _multinomials(confusion, resamples, np.random.default_rng(SEED))
+
+
+def _multinomials(confusion: Ints, resamples: int, random: np.random.Generator) -> Ints:
+    totals = confusion.sum(axis=1)
+    shares = confusion / np.maximum(totals, 1)[:, None]
+    drawn = [random.multinomial(n, row, resamples) for n, row in zip(totals, shares, strict=True)]
+    return np.stack(drawn, axis=1).astype(np.int64)
+
+
+def _ends(values: Floats, confidence: float) -> Interval:
     """Percentiles of the draws that are defined; NaN where fewer than nine in ten are."""
     defined = values[np.isfinite(values)]
     if len(defined) < 0.9 * len(values):
-        return _NONE
+        return UNKNOWN
     low, high = np.quantile(defined, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return float(low), float(high)

@@ -2,30 +2,70 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from serving.errors import BadInput
-from tasks.evaluation import intervals, metrics
+from tasks.evaluation import intervals
+from tasks.evaluation.evidence import Evidence
 from tasks.evaluation.gate import Line, Measurement
-from tasks.evaluation.intervals import Interval
-from tasks.evaluation.metrics import Decisions, Ints
-from tasks.evaluation.spec import DecisionSpec, GateSpec
+from tasks.evaluation.intervals import UNKNOWN
+from tasks.evaluation.measure import gain, gap, measure
+from tasks.evaluation.spec import BY_CLASS, GAINS, GAPS, RANKINGS, DecisionSpec, GateSpec
+
+# largest difference of a probability and of a logit that rounding explains; int8 changes single pictures by far more
+# without being worse, so there it only warns: that file is judged by its own figures
+PARITY = {"fp32": (1e-4, 1e-3), "fp16": (0.05, 0.05), "int8": (0.3, 0.3)}
+_MEGABYTE = 1e6
+
+SliceValues = Mapping[str, tuple[str, ...]]
 
 
-def wanted_lines(gate: GateSpec, classes: tuple[str, ...]) -> tuple[Line, ...]:
-    """The lines the user wrote: by interval. Raises BadInput for a class that does not exist."""
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a line's `scope` means: a class index or all, on a slice or everything."""
+
+    label: int | None
+    column: str | None = None
+    value: str = ""
+
+
+def parse_scope(text: str, classes: tuple[str, ...], slices: SliceValues) -> Scope:
+    """`overall`, CLASS, COLUMN=VALUE, or CLASS in COLUMN=VALUE. Raises BadInput naming what there is."""
+    if text == "overall":
+        return Scope(None)
+    if text in classes:
+        return Scope(classes.index(text))
+    whole = _slice(text, slices)
+    if whole is not None:
+        return Scope(None, *whole)
+    for label in sorted(classes, key=len, reverse=True):  # of two that fit, the longer is what was meant
+        part = _slice(text.removeprefix(f"{label} in "), slices) if text.startswith(f"{label} in ") else None
+        if part is not None:
+            return Scope(classes.index(label), *part)
+    known = ", ".join([*classes, *(f"{column}=..." for column in slices)])
+    raise BadInput(f"expected overall, or one of {known}, as a gate line's scope, found {text}: correct gate")
+
+
+def wanted_lines(gate: GateSpec, classes: tuple[str, ...], slices: SliceValues) -> tuple[Line, ...]:
+    """The lines the user wrote: by interval; `COLUMN=*` becomes a line for every value.
+
+    Raises BadInput for a class or a slice that does not exist.
+    """
     lines = [Line("accuracy", "test", "overall", ">=", gate.min_accuracy)] if gate.min_accuracy is not None else []
     if gate.min_macro_recall is not None:
         lines.append(Line("macro_recall", "test", "overall", ">=", gate.min_macro_recall))
     recalls = gate.min_recall if isinstance(gate.min_recall, dict) else dict.fromkeys(classes, gate.min_recall)
     lines += [Line("recall", "test", label, ">=", value) for label, value in recalls.items() if value is not None]
-    lines += [Line(**line.model_dump()) for line in gate.lines]
-    unknown = sorted({line.scope for line in lines} - {"overall", *classes})
-    if unknown:
-        raise BadInput(f"expected gate lines on classes {', '.join(classes)}, found {', '.join(unknown)}: correct gate")
+    for spec in gate.lines:
+        line = Line(**spec.model_dump() | ({"split": "validation"} if spec.metric in GAPS else {}))
+        scope = parse_scope(line.scope, classes, slices)
+        every = scope.column is not None and scope.value == "*"
+        lines += [_for_value(line, value) for value in slices[str(scope.column)]] if every else [line]
+    for line in lines:
+        _check_scope(line, classes, slices)
     return tuple(lines)
 
 
@@ -43,63 +83,60 @@ def built_in_lines(
     )
 
 
-def measure(
-    line: Line, decisions: Decisions, classes: tuple[str, ...], grouped: bool, confidence: float
-) -> Measurement:
-    """The line's metric on these decisions, with its interval. `grouped`: units are groups, and n counts them."""
-    truth, decided = decisions.truth, decisions.decided
-    confusion = metrics.confusion_matrix(truth, decided, len(classes))
-    rows = np.arange(len(truth))
-    if line.metric in ("accuracy", "recall", "precision"):
-        index = None if line.scope == "overall" else classes.index(line.scope)
-        if line.metric == "recall":
-            rows = rows[truth == index]
-        elif line.metric == "precision":
-            rows = rows[decided == index]
-        hits, n = int((truth == decided)[rows].sum()), len(rows)
-        value = hits / n if n else float("nan")
-        interval = intervals.wilson(hits, n, confidence)
-        if not grouped or not n:
-            return Measurement(value, interval, n, proportion=True)
-        return _grouped(line, decisions, rows, value, classes, confidence)
-    value = _statistic(line, truth, decided, classes)
-    if grouped and len(rows):
-        return _grouped(line, decisions, rows, value, classes, confidence)
-    if line.metric in ("macro_recall", "balanced_accuracy"):
-        interval = intervals.jeffreys_macro(np.diag(confusion).tolist(), confusion.sum(axis=1).tolist(), confidence)
-    else:
-        strata = [rows[truth == index] for index in range(len(classes))]
-        drawn = intervals.bootstrap(strata, lambda r: _statistic(line, truth[r], decided[r], classes), confidence)
-        # a bootstrap sees no error it has not seen: a few perfect pictures would prove perfection
-        fewest = min(len(s) for s in strata) if line.scope == "overall" else len(strata[classes.index(line.scope)])
-        interval = intervals.widest(drawn, intervals.wilson(value * fewest, fewest, confidence))
-    return Measurement(value, interval, len(rows))
+def parity_lines(precision: str) -> tuple[Line, ...]:
+    """The exported file must agree with the trained network."""
+    probability, logit = PARITY[precision]
+    severity = "warn" if precision == "int8" else "fail"
+    return (
+        Line("parity", "test", "overall", "<=", probability, severity, "point"),
+        Line("parity_logits", "test", "overall", "<=", logit, severity, "point"),
+    )
 
 
-def _grouped(
-    line: Line, decisions: Decisions, rows: Ints, value: float, classes: tuple[str, ...], confidence: float
-) -> Measurement:
-    members: dict[str, list[int]] = defaultdict(list)
-    for row in rows:
-        members[decisions.units[row]].append(int(row))
-    groups = [np.array(group) for group in members.values()]
+def measured(line: Line, evidence: Evidence, confidence: float) -> Measurement | None:
+    """What the line's metric is on this evidence; None where it cannot be measured."""
+    classes, grouped = len(evidence.classes), evidence.grouped
+    if line.metric in GAPS:
+        parts = evidence.samples["train"], evidence.samples["validation"]
+        return gap(line.metric.removesuffix("_gap"), *parts, classes, grouped, confidence)
+    if line.metric in GAINS:
+        metric, _, baseline = line.metric.partition("_over_")
+        theirs = evidence.baseline(baseline)
+        if theirs is None:
+            return None
+        return gain(metric, evidence.test.at_argmax(), theirs, classes, grouped, confidence)
+    if line.metric in ("parity", "parity_logits"):
+        return Measurement(getattr(evidence.machine, line.metric), UNKNOWN, len(evidence.test))
+    if line.metric == "model_size_mb":
+        exact = evidence.size / _MEGABYTE
+        return Measurement(exact, (exact, exact), 1, unit="files")
+    if line.metric == "latency_ms":
+        runs = np.array(evidence.machine.latencies_ms)
+        median = float(np.median(runs)) if len(runs) else float("nan")
+        return Measurement(median, intervals.median_ends(runs, confidence), len(runs), unit="runs")
+    scope = parse_scope(line.scope, evidence.classes, evidence.slice_values())
+    sample = evidence.samples[line.split]
+    if scope.column is not None:
+        sample = sample.where(scope.column, scope.value)
+    return measure(line.metric, sample, scope.label, classes, grouped, confidence)
 
-    def statistic(chosen: Ints) -> float:
-        return _statistic(line, decisions.truth[chosen], decisions.decided[chosen], classes)
 
-    drawn = intervals.group_bootstrap(groups, statistic, confidence)
-    least: Interval = intervals.wilson(value * len(groups), len(groups), confidence)
-    return Measurement(value, intervals.widest(drawn, least), len(groups), unit="groups")
+def _slice(text: str, slices: SliceValues) -> tuple[str, str] | None:
+    """COLUMN and VALUE of `COLUMN=VALUE`, if there is such a column; the value may be any text."""
+    return next(((c, text.removeprefix(f"{c}=")) for c in slices if text.startswith(f"{c}=")), None)
 
 
-def _statistic(line: Line, truth: Ints, decided: Ints, classes: tuple[str, ...]) -> float:
-    confusion = metrics.confusion_matrix(truth, decided, len(classes))
-    if line.metric == "accuracy":
-        return metrics.accuracy(confusion)
-    name = line.metric.removeprefix("macro_").replace("balanced_accuracy", "recall")
-    by_class = {
-        "recall": metrics.recall_by_class,
-        "precision": metrics.precision_by_class,
-        "f1": metrics.f1_by_class,
-    }[name](confusion)
-    return metrics.macro(by_class) if line.scope == "overall" else by_class[classes.index(line.scope)]
+def _check_scope(line: Line, classes: tuple[str, ...], slices: SliceValues) -> None:
+    scope = parse_scope(line.scope, classes, slices)
+    if line.metric not in RANKINGS and (line.metric in BY_CLASS) != (scope.label is not None):
+        wanted = "of a class" if line.metric in BY_CLASS else "of all classes"
+        raise BadInput(f"expected a scope {wanted} for {line.metric}, found {line.scope}: correct gate")
+    if scope.column is not None and scope.value not in slices[scope.column]:
+        raise BadInput(
+            f"expected one of {', '.join(slices[scope.column])} as {scope.column} in a gate line's scope, found "
+            f"{scope.value}, which no test picture has: correct gate, or add pictures"
+        )
+
+
+def _for_value(line: Line, value: str) -> Line:
+    return replace(line, scope=line.scope.removesuffix("*") + value)

@@ -1,93 +1,88 @@
-"""Metrics from counts. Undefined is NaN, never 0 or 1."""
+"""Metrics from counts: confusion matrices int [..., C, C] (row = true class, column = decided class).
+
+Every function takes one matrix or a stack of them, so that a bootstrap is one call. Undefined is NaN, never 0 or 1;
+a mean over classes is NaN as soon as one class's value is.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Decisions:
-    """What was true and what was decided, class indices [N], and each picture's unit (group or picture)."""
-
-    truth: Ints
-    decided: Ints
-    units: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.truth)
+Metric = Callable[[Ints], Floats]
 
 
 def confusion_matrix(truth: Ints, decided: Ints, classes: int) -> Ints:
-    """int64 [C, C]: row = true class, column = decided class."""
-    counts = np.bincount(truth * classes + decided, minlength=classes * classes)
+    """int64 [C, C] from class indices [N]; a picture decided to be -1 (a class unknown here) counts nowhere."""
+    known = decided >= 0
+    counts = np.bincount(truth[known] * classes + decided[known], minlength=classes * classes)
     return counts.reshape(classes, classes).astype(np.int64)
 
 
-def accuracy(confusion: Ints) -> float:
-    return _ratio(np.trace(confusion), confusion.sum())
+def accuracy(confusion: Ints) -> Floats:
+    return _ratio(_hits(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)))
 
 
-def recall_by_class(confusion: Ints) -> tuple[float, ...]:
+def recall_by_class(confusion: Ints) -> Floats:
     """Of each class's pictures, the share decided so.
 
-    >>> recall_by_class(np.array([[8, 2], [1, 9]]))
-    (0.8, 0.9)
+    >>> recall_by_class(np.array([[8, 2], [1, 9]])).tolist()
+    [0.8, 0.9]
     """
-    return tuple(_ratio(hit, n) for hit, n in zip(np.diag(confusion), confusion.sum(axis=1), strict=True))
+    return _ratio(_hits(confusion), confusion.sum(axis=-1))
 
 
-def precision_by_class(confusion: Ints) -> tuple[float, ...]:
+def precision_by_class(confusion: Ints) -> Floats:
     """Of the pictures decided to be a class, the share that are."""
-    return tuple(_ratio(hit, n) for hit, n in zip(np.diag(confusion), confusion.sum(axis=0), strict=True))
+    return _ratio(_hits(confusion), confusion.sum(axis=-2))
 
 
-def f1_by_class(confusion: Ints) -> tuple[float, ...]:
+def f1_by_class(confusion: Ints) -> Floats:
     """2 TP / (2 TP + FP + FN); NaN for a class neither present nor decided."""
-    totals = confusion.sum(axis=1) + confusion.sum(axis=0)
-    return tuple(_ratio(2 * hit, n) for hit, n in zip(np.diag(confusion), totals, strict=True))
+    return _ratio(2 * _hits(confusion), confusion.sum(axis=-1) + confusion.sum(axis=-2))
 
 
-def macro(values: tuple[float, ...]) -> float:
-    """The mean over classes; NaN as soon as one class's value is undefined."""
-    return float(np.mean(values))
+BY_CLASS: dict[str, Metric] = {"recall": recall_by_class, "precision": precision_by_class, "f1": f1_by_class}
 
 
-def log_loss(probabilities: npt.NDArray[np.floating], truth: Ints) -> float:
-    """Mean negative log of the true class's probability, natural log; probabilities are kept above 1e-15."""
-    if not len(truth):
-        return float("nan")
-    chosen = probabilities[np.arange(len(truth)), truth].astype(np.float64)
-    return float(-np.log(np.clip(chosen, 1e-15, None)).mean())
+def macro(by_class: Metric) -> Metric:
+    """The plain mean over classes of a metric by class."""
+    return lambda confusion: by_class(confusion).mean(axis=-1)
 
 
-def summary(truth: Ints, decided: Ints, classes: tuple[str, ...]) -> dict[str, object]:
-    """The figures of one split at one operating point, as JSON values (NaN as null)."""
-    confusion = confusion_matrix(truth, decided, len(classes))
-    by_class = {
-        "recall": recall_by_class(confusion),
-        "precision": precision_by_class(confusion),
-        "f1": f1_by_class(confusion),
-    }
-    return {
-        "accuracy": as_json(accuracy(confusion)),
-        "balanced_accuracy": as_json(macro(by_class["recall"])),
-        **{f"macro_{name}": as_json(macro(values)) for name, values in by_class.items()},
-        **{name: dict(zip(classes, map(as_json, values), strict=True)) for name, values in by_class.items()},
-        "confusion_matrix": confusion.tolist(),
-        "n": int(confusion.sum()),
-    }
+def weighted(by_class: Metric) -> Metric:
+    """The mean over classes weighted by each class's pictures; a class without pictures weighs nothing."""
+
+    def mean(confusion: Ints) -> Floats:
+        n = confusion.sum(axis=-1)
+        return _ratio(np.where(n > 0, by_class(confusion) * n, 0.0).sum(axis=-1), n.sum(axis=-1))
+
+    return mean
 
 
-def _ratio(part: float, whole: float) -> float:
-    return float(part) / float(whole) if whole else float("nan")
+OVERALL: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": macro(recall_by_class),
+    **{f"macro_{name}": macro(metric) for name, metric in BY_CLASS.items()},
+    **{f"weighted_{name}": weighted(metric) for name, metric in BY_CLASS.items()},
+}
 
 
 def as_json(value: float) -> float | None:
     """A figure as JSON knows it: NaN is null."""
-    return None if np.isnan(value) else value
+    return None if np.isnan(value) else float(value)
+
+
+def _hits(confusion: Ints) -> Ints:
+    diagonal: Ints = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return diagonal
+
+
+def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Floats:
+    above, below = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    share: Floats = np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0)
+    return share

@@ -1,4 +1,5 @@
-"""Metrics of probabilities: ranking (ROC-AUC, PR-AUC) and honesty (Brier, calibration error). Undefined is NaN."""
+"""Metrics of probabilities [N, C] against true classes [N]: ranking (ROC-AUC, PR-AUC) and honesty (log loss, Brier,
+calibration error). Undefined is NaN."""
 
 from __future__ import annotations
 
@@ -37,12 +38,27 @@ def pr_auc(scores: Probabilities, positive: npt.NDArray[np.bool_]) -> float:
     return float((np.diff(recall, prepend=0.0) * found / decided).sum())
 
 
+def log_loss(probabilities: Probabilities, truth: Ints) -> float:
+    """Mean negative log of the true class's probability, natural log; probabilities are kept above 1e-15."""
+    return float(log_losses(probabilities, truth).mean()) if len(truth) else float("nan")
+
+
+def log_losses(probabilities: Probabilities, truth: Ints) -> Floats:
+    """Each picture's part of the log loss, float64 [N]."""
+    chosen = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+    return -np.log(np.clip(chosen, 1e-15, None))
+
+
 def brier(probabilities: Probabilities, truth: Ints) -> float:
     """Mean squared distance of the probabilities [N, C] from the truth, summed over classes: 0 (best) to 2."""
-    if not len(truth):
-        return float("nan")
-    target = np.eye(probabilities.shape[1])[truth]
-    return float(((probabilities.astype(np.float64) - target) ** 2).sum(axis=1).mean())
+    return float(briers(probabilities, truth).mean()) if len(truth) else float("nan")
+
+
+def briers(probabilities: Probabilities, truth: Ints) -> Floats:
+    """Each picture's part of the Brier score, float64 [N]."""
+    exact = probabilities.astype(np.float64)
+    squares: Floats = (exact**2).sum(axis=1) - 2 * exact[np.arange(len(truth)), truth] + 1
+    return squares
 
 
 def calibration_error(probabilities: Probabilities, truth: Ints) -> float:
@@ -59,9 +75,13 @@ def reliability(probabilities: Probabilities, truth: Ints) -> Floats:
     right = probabilities.argmax(axis=1) == truth
     # bins are open below and closed above, so that a probability of exactly 1 stands in the last
     index = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    rows = [
-        (confidence[index == i].mean(), right[index == i].mean(), (index == i).sum())
-        for i in range(BINS)
-        if (index == i).any()
-    ]
-    return np.array(rows, np.float64).reshape(-1, 3)
+    counts = np.bincount(index, minlength=BINS)
+    sums = [np.bincount(index, values, BINS) for values in (confidence, right.astype(np.float64))]
+    some = counts > 0
+    return np.stack([sums[0][some] / counts[some], sums[1][some] / counts[some], counts[some]], axis=1)
+
+
+def without_temperature(probabilities: Probabilities, temperature: float) -> Floats:
+    """softmax(logits) from softmax(logits / T): p ** T, normalised; float64 [N, C]."""
+    logits = temperature * np.log(np.clip(probabilities.astype(np.float64), 1e-30, None))
+    return np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tasks.spec import Spec
+
+BY_CLASS = ("recall", "precision", "f1")
+RATES = (
+    "accuracy",
+    "balanced_accuracy",
+    *(f"{mean}_{name}" for mean in ("macro", "weighted") for name in BY_CLASS),
+)
+RANKINGS = ("roc_auc", "pr_auc")  # of one class, or the mean over all
+LOSSES = ("log_loss", "brier", "calibration_error")
+GAPS = tuple(f"{name}_gap" for name in (*RATES, *LOSSES))
+BASELINES = ("majority", "head_only")
+GAINED = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss")
+GAINS = tuple(f"{name}_over_{baseline}" for baseline in BASELINES for name in GAINED)
+MACHINE = ("model_size_mb", "latency_ms")
+METRICS = (*RATES, *BY_CLASS, *RANKINGS, *LOSSES, *GAPS, *GAINS, *MACHINE)
 
 
 class WatchSpec(Spec):
@@ -34,22 +49,45 @@ class DecisionSpec(Spec):
 class LineSpec(Spec):
     """One line of the gate, as data."""
 
-    metric: Literal[
-        "accuracy", "balanced_accuracy", "macro_recall", "macro_precision", "macro_f1", "recall", "precision", "f1"
-    ] = Field(description="what is measured; recall, precision and f1 are of one class")
+    metric: str = Field(
+        description="what is measured: recall, precision, f1 of a class; roc_auc, pr_auc of a class or all; accuracy, "
+        "balanced_accuracy, macro_ or weighted_ recall, precision, f1; log_loss, brier, calibration_error; any of the "
+        "last two rows with _gap (training minus validation); accuracy, macro_precision, macro_recall, macro_f1 or "
+        "log_loss with _over_majority or _over_head_only (gain at argmax); model_size_mb; latency_ms (one picture)",
+        json_schema_extra={"enum": list(METRICS)},
+    )
     split: Literal["train", "validation", "test"] = Field("test", description="on which pictures")
-    scope: str = Field("overall", description="overall, or a class for recall, precision and f1")
+    scope: str = Field(
+        "overall",
+        description="overall, a class, a slice `COLUMN=VALUE` (`COLUMN=*` is a line for every value), or "
+        "`CLASS in COLUMN=VALUE`",
+    )
     operator: Literal[">=", "<="] = Field(">=", description=">= for a lower, <= for an upper limit")
-    threshold: float = Field(ge=0, le=1, description="the limit, a share")
+    threshold: float = Field(description="the limit: a share, a loss, a difference, megabytes or milliseconds")
     severity: Literal["fail", "warn"] = Field("fail", description="warn is shown and never decides")
     evidence: Literal["interval", "point"] = Field(
         "interval", description="interval: the confidence interval's end must reach the threshold; point: the value"
     )
 
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, metric: str) -> str:
+        if metric not in METRICS:
+            raise ValueError(f"expected one of {', '.join(METRICS)}, found {metric!r}")
+        return metric
+
     @model_validator(mode="after")
-    def _scope_fits_metric(self) -> Self:
-        if (self.metric in ("recall", "precision", "f1")) == (self.scope == "overall"):
+    def _fits(self) -> Self:
+        by_class, overall = self.metric in BY_CLASS, self.scope == "overall"
+        sliced = "=" in self.scope
+        if (by_class and overall) or not (by_class or overall or sliced or self.metric in RANKINGS):
             raise ValueError(f"expected a class as scope of {self.metric}, and `overall` else, found {self.scope!r}")
+        if not overall and self.metric in (*GAPS, *GAINS, *MACHINE):
+            raise ValueError(f"expected scope `overall` for {self.metric}, found {self.scope!r}")
+        if self.split != "test" and self.metric in (*GAINS, *MACHINE):
+            raise ValueError(f"expected split `test` for {self.metric}, found {self.split!r}")
+        if self.metric in (*RATES, *BY_CLASS, *RANKINGS) and not 0 <= self.threshold <= 1:
+            raise ValueError(f"expected a threshold between 0 and 1 for {self.metric}, found {self.threshold}")
         return self
 
 
@@ -60,10 +98,16 @@ class GateSpec(Spec):
     min_macro_recall: float | None = Field(None, ge=0, le=1, description="mean recall over classes, by interval")
     min_recall: float | dict[str, float] | None = Field(None, description="for every class, or per class; by interval")
     lines: tuple[LineSpec, ...] = Field((), description="any other line")
-    champion_recall_margin: float = Field(
-        0.02, ge=0, le=1, description="how much worse than the champion the watched class's (else macro) recall may be"
+    champion_recall_margin: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="how much worse than the champion the watched class's (else macro) recall may be: the paired "
+        "interval must exclude more. Left out: 0.02, by value, with a warning where the interval does not",
     )
-    champion_accuracy_margin: float = Field(0.05, ge=0, le=1, description="the same for accuracy")
+    champion_accuracy_margin: float | None = Field(
+        None, ge=0, le=1, description="the same for accuracy. Left out: 0.05, by value"
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of every two-sided interval")
     stop_early: bool = Field(
         False, description="stop before export, publishing nothing, when validation already rules a line out"

@@ -9,10 +9,12 @@ import numpy as np
 
 from serving import sealed
 from tasks.data.dataset import Dataset, subset
-from tasks.evaluation import metrics
-from tasks.evaluation.evidence import decisions
-from tasks.evaluation.gate import Check, judge
-from tasks.evaluation.lines import measure, wanted_lines
+from tasks.evaluation.gate import Check, Line, judge
+from tasks.evaluation.lines import parse_scope, wanted_lines
+from tasks.evaluation.measure import ON_PICTURES, measure
+from tasks.evaluation.metrics import accuracy, confusion_matrix
+from tasks.evaluation.outputs import sample_of
+from tasks.evaluation.sample import Sample
 from tasks.evaluation.spec import DecisionSpec, GateSpec
 from tasks.evaluation.threshold import choose_rule
 from tasks.export.temperature import fit_temperature
@@ -35,7 +37,7 @@ def check_plan(dataset: Dataset, decision: DecisionSpec, gate: GateSpec) -> None
 
     Raises BadInput: an unknown class in a line or a watch, too few validation positives to show a wanted recall.
     """
-    wanted_lines(gate, dataset.classes)
+    wanted_lines(gate, dataset.classes, _slice_values(dataset))
     labels = subset(dataset, "validation").labels
     perfect = np.eye(len(dataset.classes), dtype=np.float32)[labels]
     choose_rule(perfect, labels, dataset.classes, decision)
@@ -60,26 +62,32 @@ def validate(
     probabilities = np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)).astype(np.float32)
     rule = choose_rule(probabilities, part.labels, dataset.classes, decision)
     decided = rule.decide(probabilities, dataset.classes)
-    lines = [replace(line, split="validation") for line in wanted_lines(gate, dataset.classes) if line.split != "train"]
+    sample = sample_of(part, probabilities, decided)
+    lines = (line for line in wanted_lines(gate, dataset.classes, _slice_values(dataset)) if line.split != "train")
     checks = tuple(
-        judge(
-            line,
-            measure(line, decisions(part, decided), dataset.classes, dataset.grouped, gate.confidence),
-            gate.confidence,
-        )
-        for line in lines
+        _check(replace(line, split="validation"), sample, dataset, gate) for line in lines if line.metric in ON_PICTURES
     )
     ruled_out = tuple(f"{c.metric} of {c.scope}" for c in checks if c.severity == "fail" and _out_of_reach(c))
-    progress(1, 1, f"accuracy {metrics.summary(part.labels, decided, dataset.classes)['accuracy']:.4f} on validation")
+    share = float(accuracy(confusion_matrix(part.labels, decided, len(dataset.classes))))
+    progress(1, 1, f"accuracy {share:.4f} on validation")
     place = run / "validate"
     body = {
         "checks": [check.as_json() for check in checks],
         "ruled_out": list(ruled_out),
-        "figures": metrics.summary(part.labels, decided, dataset.classes),
     }
     with sealed.sealing(place, body):
         pass
     return Validated(place, checks, ruled_out)
+
+
+def _check(line: Line, sample: Sample, dataset: Dataset, gate: GateSpec) -> Check:
+    scope = parse_scope(line.scope, dataset.classes, _slice_values(dataset))
+    part = sample if scope.column is None else sample.where(scope.column, scope.value)
+    return judge(line, measure(line.metric, part, scope.label, len(dataset.classes), dataset.grouped, gate.confidence))
+
+
+def _slice_values(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    return {found.column: tuple(sorted(set(found.values))) for found in subset(dataset, "test").slices}
 
 
 def _out_of_reach(check: Check) -> bool:

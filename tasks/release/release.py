@@ -9,7 +9,7 @@ from serving import artifact as artifacts
 from serving.errors import Conflict
 from serving.ledger import opened
 from serving.store import Store
-from tasks.evaluation.certify import Candidate, Certified
+from tasks.certification.certify import Candidate, Certified
 from tasks.progress import Progress, silent
 from tasks.release.spec import ReleaseSpec
 

@@ -444,3 +444,19 @@ def test_a_manifest_with_odd_names_and_labels_prepares(own: Path, home: Path) ->
     order = [path for part in parts(dataset) for path in part.paths]
     assert sorted(order) == pictures
     assert [len(part) for part in parts(dataset)] == [11, 11, 10]
+
+
+def test_slices_stay_with_their_pictures(tmp_path: Path, home: Path) -> None:
+    """Each subset carries the value of every slice column for each of its pictures, whatever the split did."""
+    folder = write_digits(tmp_path / "digits", (0, 1), 20)
+    rows = [(path, path.parent.name, f"site {i % 3}") for i, path in enumerate(sorted(folder.rglob("*.png")))]
+    manifest = tmp_path / "pictures.csv"
+    with manifest.open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label", "site"), *rows])
+    expected = {path: site for path, _, site in rows}
+    sliced = run(manifest, home, slices=["site"])
+    assert sliced.slices == ("site",)
+    for part in parts(sliced):
+        (found,) = part.slices
+        assert (found.column, found.values) == ("site", tuple(expected[path] for path in part.paths))
+    assert run(manifest, home).key != sliced.key, "slices are part of what a dataset is"

@@ -275,3 +275,25 @@ def test_numbered_classes_are_classes(tmp_path: Path, labels: tuple[str, ...]) -
     names = [f"{i}.png" for i in range(len(labels))]
     rows = "".join(f"{name},{label}\n" for name, label in zip(names, labels, strict=True))
     assert {s.label for s in found(manifest(tmp_path, f"path,label\n{rows}", *names))} == set(labels)
+
+
+# --- slices -----------------------------------------------------------------------------------------
+
+
+def test_slices_are_columns_of_the_manifest(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "path,label,site,day\na.png,good,north,1\nb.png,bad,,2\n")
+    sources = find_pictures(DataSpec(root=path, slices=("day", "site")))
+    assert [source.slices for source in sources] == [("1", "north"), ("2", "")]
+    assert [source.slices for source in found(path)] == [(), ()]
+
+
+def test_a_slice_without_a_column_names_the_columns(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "path,label,site\na.png,good,north\nb.png,bad,south\n")
+    with pytest.raises(BadInput, match=r"expected columns .*camera.* found path, label, site: add camera"):
+        find_pictures(DataSpec(root=path, slices=("camera",)))
+
+
+def test_folders_have_no_slices(tmp_path: Path) -> None:
+    touch(tmp_path, "good/a.png", "bad/b.png")
+    with pytest.raises(BadInput, match=r"expected a manifest with the columns site for data\.slices, found the folder"):
+        find_pictures(DataSpec(root=tmp_path, slices=("site",)))

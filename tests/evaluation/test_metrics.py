@@ -1,53 +1,126 @@
-"""Metrics against scikit-learn, and what is undefined."""
+"""Every metric of counts against scikit-learn on 1,000 random cases, and what is undefined."""
 
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import sklearn
 from sklearn import metrics as oracle
 
 from tasks.evaluation import metrics
+from tasks.evaluation.metrics import BY_CLASS, OVERALL, Ints
+
+BLOCKS = range(10)  # of 100 cases, so that the output stays short
+NAN = math.nan
+
+
+def agree(ours: npt.ArrayLike, theirs: npt.ArrayLike) -> None:
+    """To 1e-9, NaN where the other is NaN."""
+    np.testing.assert_allclose(np.asarray(ours, np.float64), np.asarray(theirs, np.float64), rtol=0, atol=1e-9)
+
+
+def cases(block: int) -> Iterator[tuple[Ints, Ints, int]]:
+    """True and decided classes [N] and the number of classes; N may be 0, classes may be absent on either side."""
+    for seed in range(100 * block, 100 * block + 100):
+        random = np.random.default_rng(seed)
+        classes, n = int(random.integers(2, 7)), int(random.integers(0, 120))
+        truth = random.integers(0, random.integers(1, classes + 1), n)
+        right = random.random(n) < random.random()
+        yield truth, np.where(right, truth, random.integers(0, random.integers(1, classes + 1), n)), classes
+
+
+@pytest.fixture(autouse=True)
+def _quick_and_quiet() -> Iterator[None]:
+    """scikit-learn warns where a figure is undefined, which is where we assert our NaN."""
+    with sklearn.config_context(skip_parameter_validation=True, assume_finite=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_agrees_with_scikit_learn_or_is_nan(block: int) -> None:
+    """scikit-learn leaves undefined classes out of a mean; here the mean is undefined then."""
+    defined = 0
+    for truth, decided, classes in cases(block):
+        confusion, labels = metrics.confusion_matrix(truth, decided, classes), list(range(classes))
+        assert confusion.shape == (classes, classes)
+        assert confusion.dtype == np.int64
+        if not len(truth):
+            assert all(np.isnan(metric(confusion)).all() for metric in (*BY_CLASS.values(), *OVERALL.values()))
+            continue
+        assert np.array_equal(confusion, oracle.confusion_matrix(truth, decided, labels=labels))
+        precision, recall, f1, _ = oracle.precision_recall_fscore_support(
+            truth, decided, labels=labels, zero_division=np.nan
+        )
+        # NaN exactly where nothing was decided, or nothing was to be found
+        assert np.array_equal(np.isnan(precision), ~np.isin(labels, decided))
+        assert np.array_equal(np.isnan(recall), ~np.isin(labels, truth))
+        by_class = {"precision": precision, "recall": recall, "f1": f1}
+        for name, expected in by_class.items():
+            agree(BY_CLASS[name](confusion), expected)
+        agree(OVERALL["accuracy"](confusion), oracle.accuracy_score(truth, decided))
+        balanced = oracle.balanced_accuracy_score(truth, decided) if len(np.unique(truth)) == classes else NAN
+        agree(OVERALL["balanced_accuracy"](confusion), balanced)
+        for mean, counted in (("macro", np.ones(classes, bool)), ("weighted", np.isin(labels, truth))):
+            complete = {name: not np.isnan(values[counted]).any() for name, values in by_class.items()}
+            means = dict.fromkeys(by_class, NAN)
+            if any(complete.values()):
+                found = oracle.precision_recall_fscore_support(
+                    truth, decided, labels=labels, average=mean, zero_division=np.nan
+                )
+                means = dict(zip(by_class, found, strict=False))
+            for name, whole in complete.items():
+                agree(OVERALL[f"{mean}_{name}"](confusion), means[name] if whole else NAN)
+            defined += sum(complete.values())
+    assert defined > 200  # of 600: the comparison is not one of NaN with NaN
+
+
+@pytest.mark.parametrize("name", sorted(OVERALL))
+def test_a_stack_of_matrices_gives_each_ones_figure(name: str) -> None:
+    stack = np.random.default_rng(0).integers(0, 5, (20, 3, 3))
+    stack[0], stack[1, 0] = 0, 0  # nothing at all; a class without pictures
+    agree(OVERALL[name](stack), [float(OVERALL[name](one)) for one in stack])
+    assert np.isnan(OVERALL[name](stack)[0])
 
 
 def test_the_textbook_example() -> None:
-    """TP 85, FP 15, TN 90, FN 10: precision 0.85, recall 0.8947, F1 0.8718."""
+    """TP 85, FP 15, TN 90, FN 10."""
     confusion = np.array([[90, 15], [10, 85]])
-    assert metrics.precision_by_class(confusion)[1] == 0.85
-    assert metrics.recall_by_class(confusion)[1] == pytest.approx(0.8947, abs=5e-5)
-    assert metrics.f1_by_class(confusion)[1] == pytest.approx(0.8718, abs=5e-5)
-    assert metrics.accuracy(confusion) == pytest.approx(0.875)
+    assert BY_CLASS["precision"](confusion)[1] == 0.85
+    assert BY_CLASS["recall"](confusion)[1] == pytest.approx(0.8947, abs=5e-5)
+    assert BY_CLASS["f1"](confusion)[1] == pytest.approx(0.8718, abs=5e-5)
+    assert OVERALL["accuracy"](confusion) == pytest.approx(0.875)
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_agrees_with_scikit_learn(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    classes, n = int(random.integers(2, 7)), int(random.integers(1, 120))
-    # some classes may be absent from either side: there our NaN stands where scikit-learn is told to give NaN
-    truth, decided = random.integers(0, random.integers(1, classes + 1), n), random.integers(0, classes, n)
-    confusion = metrics.confusion_matrix(truth, decided, classes)
-    labels = list(range(classes))
-    assert np.array_equal(confusion, oracle.confusion_matrix(truth, decided, labels=labels))
-    assert metrics.accuracy(confusion) == pytest.approx(oracle.accuracy_score(truth, decided), abs=1e-9)
-    expected = oracle.precision_recall_fscore_support(truth, decided, labels=labels, zero_division=np.nan)
-    np.testing.assert_allclose(metrics.precision_by_class(confusion), expected[0], atol=1e-9)
-    np.testing.assert_allclose(metrics.recall_by_class(confusion), expected[1], atol=1e-9)
-    np.testing.assert_allclose(metrics.f1_by_class(confusion), expected[2], atol=1e-9)
+def test_a_class_that_was_never_decided_has_no_precision_and_so_has_no_mean() -> None:
+    confusion = np.array([[10, 0], [5, 0]])
+    agree(BY_CLASS["precision"](confusion), [10 / 15, NAN])
+    agree(BY_CLASS["recall"](confusion), [1, 0])
+    agree(BY_CLASS["f1"](confusion), [20 / 25, 0])
+    assert math.isnan(OVERALL["macro_precision"](confusion))
+    assert math.isnan(OVERALL["weighted_precision"](confusion))
+    agree(OVERALL["macro_recall"](confusion), 0.5)
 
 
-def test_undefined_is_nan_and_becomes_null() -> None:
-    truth, decided = np.array([0, 0]), np.array([0, 0])
-    assert math.isnan(metrics.recall_by_class(metrics.confusion_matrix(truth, decided, 2))[1])
-    summary = metrics.summary(truth, decided, ("good", "bad"))
-    assert summary["recall"] == {"good": 1.0, "bad": None}
-    assert summary["macro_recall"] is None
-    assert math.isnan(metrics.accuracy(metrics.confusion_matrix(truth[:0], decided[:0], 2)))
+def test_a_class_without_pictures_weighs_nothing_but_leaves_no_plain_mean() -> None:
+    confusion = np.array([[8, 2], [0, 0]])
+    agree(OVERALL["weighted_recall"](confusion), 0.8)
+    assert math.isnan(OVERALL["macro_recall"](confusion))
+    assert math.isnan(OVERALL["balanced_accuracy"](confusion))
 
 
-def test_log_loss_agrees_with_scikit_learn() -> None:
-    random = np.random.default_rng(0)
-    probabilities = random.dirichlet([1, 1, 1], 50)
-    truth = random.integers(0, 3, 50)
-    expected = oracle.log_loss(truth, probabilities, labels=[0, 1, 2])
-    assert metrics.log_loss(probabilities, truth) == pytest.approx(expected, abs=1e-9)
+def test_decided_to_be_an_unknown_class_counts_nowhere() -> None:
+    truth, decided = np.array([0, 0, 1, 1]), np.array([0, -1, -1, 1])
+    assert metrics.confusion_matrix(truth, decided, 2).tolist() == [[1, 0], [0, 1]]
+
+
+def test_nan_is_null_in_json() -> None:
+    assert metrics.as_json(NAN) is None
+    half = metrics.as_json(np.float64(0.5))
+    assert half == 0.5
+    assert type(half) is float

@@ -10,11 +10,11 @@ import pytest
 
 from serving.errors import BadInput
 from serving.ledger import opened
-from tasks.evaluation.certify import Candidate, Certified, certify, read_evaluation
+from tasks.certification.certify import Candidate, Certified, read_evaluation
 from tasks.release.release import find_champion, promote, publish
 from tasks.release.spec import ReleaseSpec
 from tasks.release.unchanged import RESULT, find_unchanged
-from tests.conftest import Pipeline
+from tests.conftest import Pipeline, certify_again
 
 AUTO = ReleaseSpec()
 
@@ -83,11 +83,7 @@ def test_the_champion_is_scored_again_on_the_same_pictures(pipeline: Pipeline, h
     release(pipeline.certified, home)
     champion = find_champion("digits", home, None)
     assert isinstance(champion, Candidate)
-    p = pipeline
-    certified = certify(
-        "digits", p.exported, p.tuned, p.head, p.features, p.dataset, champion, p.run, p.decision, p.gate,
-        "{}", '{"run_id": "test"}', "cpu", attempt=21,
-    )  # fmt: skip
+    certified = certify_again(pipeline, attempt=21, champion=champion)
     evaluation = read_evaluation(certified)
     lines = {c["metric"]: c for c in evaluation["checks"] if c["metric"].endswith("_vs_champion")}
     assert set(lines) == {"recall_vs_champion", "accuracy_vs_champion"}

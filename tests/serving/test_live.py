@@ -57,11 +57,12 @@ def world(tmp_path: Path, bentoml_home: Path) -> Iterator[World]:
 
 def answering(live: Live) -> int | None:
     """The version that answers, told by what it computes, not by what it says."""
-    if live.current is None:
+    loaded = live.current  # read once, as a request does: the next swap may come at any moment
+    if loaded is None:
         return None
-    _, logits = live.current.predictor.scores(GREY)
+    _, logits = loaded.predictor.scores(GREY)
     computed = round(float(logits[0, 0] - logits[0, 1]))
-    assert computed == live.current.version
+    assert computed == loaded.version
     return computed
 
 

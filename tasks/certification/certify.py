@@ -1,0 +1,208 @@
+"""certify: what is gated is what is served.
+
+The exported file is judged from the original bytes of the test pictures, through the decode and the predictor that
+the server uses, at the operating point that will be served; then everything is put into one artifact.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serving import artifact as artifacts
+from serving import sealed
+from serving.artifact import CARD, GOLDEN, MODEL, SPLIT, Artifact
+from serving.predictor import Predictor
+from serving.settings import Device
+from tasks.certification.gather import Trained, gather
+from tasks.data.dataset import Dataset, Subset, subset
+from tasks.evaluation import champion as champions
+from tasks.evaluation import evidence as evidences
+from tasks.evaluation import figures
+from tasks.evaluation.evidence import EVALUATION, Evidence, Pairs
+from tasks.evaluation.gate import Verdict, failing
+from tasks.evaluation.judgement import Judgement, judge_all
+from tasks.evaluation.spec import DecisionSpec, GateSpec
+from tasks.export.export import Exported
+from tasks.model.classifier import Checkpoint, manifest_of
+from tasks.progress import Progress, silent
+from tasks.report.card import card
+from tasks.report.page import write_report
+from tasks.report.spec import ReportSpec
+
+# every decision on the same pictures leaks a little of them into what is tried next (Dwork et al. 2015)
+WORN_AFTER = 50
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The champion to compare with: its verified artifact's directory and digest, version and generation."""
+
+    path: Path
+    digest: str
+    version: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What an evaluation keeps beside its figures. `configuration` and `provenance` are JSON texts.
+
+    `earlier_decisions`: how often this name was judged on its held-out pictures before; `seconds` of the steps so far.
+    """
+
+    configuration: str
+    provenance: str
+    attempt: int = 1
+    earlier_decisions: int = 0
+    seconds: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """Names a complete artifact and the directory of its evaluation and report. `generation`: of the champion met."""
+
+    artifact: Path
+    digest: str
+    evaluation: Path
+    verdict: Verdict
+    generation: int
+    failing: tuple[str, ...]  # the lines that decided against it, in words
+
+    @property
+    def report(self) -> Path:
+        return self.evaluation / REPORT
+
+
+def certify(
+    trained: Trained,
+    champion: Candidate | None,
+    run: Path,
+    decision: DecisionSpec,
+    gate: GateSpec,
+    record: Record,
+    report: ReportSpec = ReportSpec(),
+    device: Device = "auto",
+    progress: Progress = silent,
+) -> Certified:
+    """Judges the exported file and writes its artifact, evaluation and report.
+
+    Writes `run/evaluation-<attempt>/` (evaluation.json, evidence.npz, report.html) and `run/artifact-<attempt>/`.
+    Raises BadInput if a test picture changed since it was prepared.
+    """
+    exported, dataset = trained.exported, trained.dataset
+    predictor = Predictor(exported.path / MODEL, exported.classes, exported.preprocessing, exported.rule, device)
+    test = subset(dataset, "test")
+    pairs = _score(champion, dataset, test, device)
+    evidence = gather(trained, predictor, test, pairs, progress)
+    judgement = judge_all(evidence, decision, gate, exported.precision)
+    body = _body(trained, evidence, judgement, decision, gate, record) | {"provider": predictor.provider}
+    place = run / f"evaluation-{record.attempt}"
+    with sealed.sealing(place, {"verdict": judgement.verdict}) as directory:
+        evidences.save(evidence, directory)
+        (directory / EVALUATION).write_text(json.dumps(body, indent=1, allow_nan=False))
+        write_report(directory / REPORT, body, evidence, dataset, test, report.pictures)
+    generation = pairs.generation if pairs else 0
+    artifact = _write_artifact(run / f"artifact-{record.attempt}", exported, dataset, body)
+    sentences = tuple(check.sentence() for check in failing(judgement.checks))
+    return Certified(artifact.path, artifact.digest, place, judgement.verdict, generation, sentences)
+
+
+def read_evaluation(certified: Certified) -> dict[str, Any]:
+    """`evaluation.json` as JSON values."""
+    body: dict[str, Any] = json.loads((certified.evaluation / EVALUATION).read_text())
+    return body
+
+
+def _score(champion: Candidate | None, dataset: Dataset, test: Subset, device: Device) -> Pairs | None:
+    if champion is None:
+        return None
+    artifact = artifacts.read(champion.path, champion.digest)
+    return champions.score(artifact, champion.version, champion.generation, dataset.classes, test, device)
+
+
+def _body(
+    trained: Trained,
+    evidence: Evidence,
+    judgement: Judgement,
+    decision: DecisionSpec,
+    gate: GateSpec,
+    record: Record,
+) -> dict[str, Any]:
+    """`evaluation.json`: every figure and line, without names of files."""
+    exported, pairs = trained.exported, evidence.champion
+    about = sealed.about(trained.dataset.path) or {}
+    return {
+        "name": trained.name,
+        "verdict": judgement.verdict,
+        "verdict_digest": judgement.digest,
+        "checks": [check.as_json() for check in judgement.checks],
+        "metrics": figures.by_split(evidence, exported.temperature, gate.confidence),
+        "baselines": figures.baselines(evidence, gate.confidence),
+        "slices": figures.slices(evidence, decision, gate.confidence),
+        "champion": {
+            "generation": pairs.generation if pairs else 0,
+            "version": pairs.version if pairs else None,
+            "digest": pairs.digest if pairs else None,
+            "mcnemar": judgement.comparison.mcnemar,
+            "notes": judgement.comparison.notes,
+        },
+        "held_out": {"decisions": record.earlier_decisions + 1, "worn": record.earlier_decisions >= WORN_AFTER},
+        "rule": exported.rule.text(),
+        "thresholds": {step.label: step.threshold for step in exported.rule.watch},
+        "temperature": exported.temperature,
+        "precision": exported.precision,
+        "size_mb": evidence.size / 1e6,
+        "latency_ms": float(np.median(evidence.machine.latencies_ms)),
+        "phases": {check.phase: _phase(check) for check in (trained.head, trained.tuned)},
+        "classes": exported.classes,
+        "counts": about.get("counts"),
+        "data": {
+            "fingerprint": trained.dataset.key,
+            "grouped": trained.dataset.grouped,
+            "units": about.get("units"),
+            "unreadable": len(about.get("unreadable", ())),
+            "bridges": len(about.get("bridges", ())),
+        },
+        "configuration": json.loads(record.configuration),
+        "provenance": json.loads(record.provenance),
+        "seconds": dict(record.seconds),
+    }
+
+
+def _phase(checkpoint: Checkpoint) -> dict[str, Any]:
+    about = manifest_of(checkpoint)
+    return {name: about[name] for name in ("trainable", "epochs", "best_epoch")}
+
+
+def _write_artifact(place: Path, exported: Exported, dataset: Dataset, body: dict[str, Any]) -> Artifact:
+    """Everything of the contract, `artifact.json` last; then read back as a server would."""
+    about = {
+        "classes": exported.classes,
+        "preprocessing": exported.preprocessing.model_dump(mode="json"),
+        "rule": exported.rule.model_dump(mode="json"),
+        "temperature": exported.temperature,
+        "precision": exported.precision,
+        **{key: body[key] for key in ("name", "metrics", "checks", "verdict", "verdict_digest")},
+        "champion_generation": body["champion"]["generation"],
+        "champion_version": body["champion"]["version"],
+        "dataset": {
+            **body["data"],
+            "counts": body["counts"],
+            "split": sealed.sha256_of(dataset.path / SPLIT),
+        },
+        "configuration": body["configuration"],
+        "provenance": body["provenance"],
+    }
+    with sealed.sealing(place, about, artifacts.MANIFEST) as directory:
+        for name in (MODEL, GOLDEN):
+            shutil.copyfile(exported.path / name, directory / name)
+        shutil.copyfile(dataset.path / SPLIT, directory / SPLIT)
+        (directory / CARD).write_text(card(body), encoding="utf-8")
+    return artifacts.read(place)

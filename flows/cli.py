@@ -133,6 +133,48 @@ def show(
 
 
 @app.command()
+def gate(
+    evaluation: Annotated[Path, typer.Argument(metavar="EVALUATION.json", help="Of a run: runs/RUN/evaluation-1/.")],
+    config: Config = None,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Replay a verdict's arithmetic from its evidence, or see what another gate would have said."""
+    from flows.console import print_replay
+    from flows.evidence import replay_gate
+
+    body = replay_gate(evaluation, config, settings or [])
+    if as_json:
+        print(json.dumps(body))
+    else:
+        print_replay(Console(), body)
+    raise typer.Exit(_STATUS[body["verdict"]])
+
+
+@app.command()
+def verify(
+    reference: Annotated[str, typer.Argument(metavar="NAME:VERSION")],
+    data: Annotated[Path, typer.Argument(help="The pictures it was made of: folder or CSV manifest.")],
+    device: DeviceOption = None,
+    as_json: Json = False,
+) -> None:
+    """Predict the original pictures again, here, and compare the verdict. Exit status 1 if it is another one."""
+    from flows.console import LiveDisplay, print_replay
+    from flows.evidence import verify_version
+
+    with LiveDisplay(err) as display:
+        display.started("verify")
+        body = verify_version(
+            reference, data.expanduser().absolute(), _device(device) or "auto", display.progress("verify")
+        )
+    if as_json:
+        print(json.dumps(body))
+    else:
+        print_replay(Console(), body)
+    raise typer.Exit(0 if body["same"] else 1)
+
+
+@app.command()
 def promote(
     reference: Annotated[str, typer.Argument(metavar="NAME:VERSION")],
     override: Annotated[

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -13,6 +13,7 @@ from rich.table import Table
 from flows.steps import Display
 from tasks.progress import Progress as Callback
 
+_JUSTIFY: dict[str, JustifyMethod] = {"value": "right", "n": "right"}
 _COLOURS = {"PASSED": "green", "REJECTED": "red", "INCONCLUSIVE": "yellow"}
 
 
@@ -61,12 +62,7 @@ class LiveDisplay(Display):
 
 def print_result(console: Console, result: Mapping[str, Any]) -> None:
     """Verdict, lines, baselines and what to do next."""
-    checks = Table(box=None, pad_edge=False)
-    for column in ("line", "value", "interval", "wanted", "n", "verdict", "what next"):
-        checks.add_column(column, overflow="fold", justify="right" if column in ("value", "n") else "left")
-    for check in result["checks"]:
-        checks.add_row(*_check_cells(check))
-    console.print(checks)
+    print_checks(console, result["checks"])
     if result["metrics"]:
         console.print(_comparison(result))
     verdict = result["verdict"]
@@ -76,20 +72,49 @@ def print_result(console: Console, result: Mapping[str, Any]) -> None:
         console.print(f"report: {result['report']}", soft_wrap=True, highlight=False)
 
 
+def print_replay(console: Console, body: Mapping[str, Any]) -> None:
+    """The lines judged again, and whether the verdict is the recorded one."""
+    print_checks(console, body["checks"])
+    verdict, recorded = body["verdict"], body["recorded"]
+    if body["same"]:
+        said = f"the same as recorded, digest {body['verdict_digest'][:12]}"
+    else:
+        said = f"not the recorded verdict: {recorded['verdict']}, digest {str(recorded['verdict_digest'])[:12]}"
+    label = f"{body['name']}:{body['version']}" if "version" in body else body["name"]
+    console.print(f"[bold {_COLOURS[verdict]}]{verdict}[/] {label}: {said}")
+
+
+def print_checks(console: Console, checks: Sequence[Mapping[str, Any]]) -> None:
+    """One row a line of the gate, and under the table what to do about those that did not pass."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("line", "value", "interval", "wanted", "n", "verdict"):
+        table.add_column(column, no_wrap=column != "line", overflow="fold", justify=_JUSTIFY.get(column, "left"))
+    for check in checks:
+        table.add_row(*_check_cells(check))
+    console.print(table)
+    for check in checks:
+        if check["advice"]:
+            console.print(f"- {_line_name(check)}: {escape(check['advice'])}", highlight=False, soft_wrap=True)
+
+
 def _check_cells(check: Mapping[str, Any]) -> tuple[str, ...]:
     interval = "" if check["ci_low"] is None else f"{check['ci_low']:.3f} - {check['ci_high']:.3f}"
     value = "-" if check["value"] is None else f"{check['value']:.4g}"
     verdict = f"[{_COLOURS[check['verdict']]}]{check['verdict']}[/]"
-    name = check["metric"] if check["scope"] == "overall" else escape(f"{check['metric']} {check['scope']}")
     return (
-        name,
+        _line_name(check),
         value,
         interval,
         f"{check['operator']} {check['threshold']:.4g}",
         str(check["n"]),
         verdict,
-        escape(check["advice"] or ""),
     )
+
+
+def _line_name(check: Mapping[str, Any]) -> str:
+    name = check["metric"] if check["scope"] == "overall" else f"{check['metric']} {check['scope']}"
+    where = "" if check["split"] == "test" else f", {check['split']}"
+    return escape(name + where + (" (warning only)" if check["severity"] == "warn" else ""))
 
 
 def _comparison(result: Mapping[str, Any]) -> Table:

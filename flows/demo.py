@@ -21,8 +21,9 @@ LEAKAGE = "the data carries no module ids: whether cells of one module stand in 
 
 
 def write_manifest(home: Path) -> str:
-    """Writes `datasets/elpv.csv` (path, label, type: mono- or polycrystalline) of the installed photos, which stay where they are.
+    """Writes `datasets/elpv.csv` of the installed photos (path, label, type: mono- or polycrystalline).
 
+    The photos stay where they are.
     Returns what a person must know of them.
     """
     try:

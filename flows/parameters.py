@@ -19,8 +19,10 @@ from pydantic_core import ErrorDetails
 from serving.errors import BadInput
 from tasks.data.spec import DataSpec
 from tasks.evaluation.spec import DecisionSpec, GateSpec
+from tasks.export.spec import ExportSpec
 from tasks.model.spec import ModelSpec
 from tasks.release.spec import ReleaseSpec
+from tasks.report.spec import ReportSpec
 from tasks.spec import Spec
 from tasks.training.spec import FinetuneSpec, HeadSpec
 
@@ -33,18 +35,6 @@ _WANTED = {
     "string_pattern_mismatch": "text that matches {pattern}",
 }
 NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
-
-
-class ExportSpec(Spec):
-    """The file that is served."""
-
-    precision: Literal["fp32"] = Field("fp32", description="of weights and arithmetic")
-
-
-class ReportSpec(Spec):
-    """The gate report."""
-
-    pictures: Literal["none"] = Field("none", description="none: the report holds figures only")
 
 
 class RuntimeSpec(Spec):

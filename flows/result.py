@@ -13,8 +13,9 @@ from typing import Any
 
 from flows.parameters import Parameters
 from serving import sealed
+from tasks.certification.certify import Certified, read_evaluation
 from tasks.data.dataset import Dataset
-from tasks.evaluation.certify import Certified, read_evaluation
+from tasks.evaluation.gate import failing
 from tasks.evaluation.validate import Validated
 from tasks.model.classifier import Checkpoint
 from tasks.release.release import Promotion, Published
@@ -33,6 +34,12 @@ _LIBRARIES = (
     "prefect",
     "bentoml",
 )
+
+
+_FROM_EVALUATION = (
+    "rule", "checks", "metrics", "baselines", "slices", "phases", "champion", "counts", "held_out", "precision",
+    "size_mb", "latency_ms", "verdict_digest",
+)  # fmt: skip
 
 
 def new_run(home: Path) -> Path:
@@ -89,11 +96,8 @@ def finished(
             "verdict": certified.verdict,
             "promoted": promotion.promoted,
             "skipped": False,
-            "reason": promotion.reason,
-            **{
-                key: evaluation[key]
-                for key in ("rule", "checks", "metrics", "baselines", "phases", "champion", "counts", "held_out")
-            },
+            "reason": "; ".join([promotion.reason, *certified.failing]),
+            **{key: evaluation[key] for key in _FROM_EVALUATION},
             "unreadable": len(about["unreadable"]),
             "bridges": len(about["bridges"]),
             "seconds": seconds,
@@ -115,6 +119,7 @@ def stopped(
     run: Path, parameters: Parameters, inputs: str, validated: Validated, seconds: dict[str, float]
 ) -> dict[str, Any]:
     """The result of a run that `gate.stop_early` ended: validation rules a line out."""
+    lines = [check.sentence() for check in failing(validated.checks)]
     return _kept(
         run,
         {
@@ -123,7 +128,9 @@ def stopped(
             "verdict": "REJECTED",
             "promoted": False,
             "skipped": False,
-            "reason": f"validation rules out {', '.join(validated.ruled_out)}: stopped before export",
+            "reason": "; ".join(
+                [f"validation rules out {', '.join(validated.ruled_out)}: stopped before export", *lines]
+            ),
             "checks": [check.as_json() for check in validated.checks],
             "metrics": {},
             "baselines": {},

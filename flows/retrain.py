@@ -12,7 +12,8 @@ from prefect import flow
 from pydantic import Field
 
 from flows import result
-from flows.parameters import NAME, ExportSpec, Parameters, ReportSpec, RuntimeSpec
+from flows.outcome import final_state, publish_artifacts
+from flows.parameters import NAME, Parameters, RuntimeSpec
 from flows.steps import (
     CERTIFY,
     DISPLAY,
@@ -28,12 +29,14 @@ from flows.steps import (
 )
 from serving.settings import find_home, load_settings
 from serving.store import whoami
+from tasks.certification.certify import Certified, Record
+from tasks.certification.gather import Trained
 from tasks.data.dataset import Dataset
 from tasks.data.spec import DataSpec
-from tasks.evaluation.certify import Certified
 from tasks.evaluation.spec import DecisionSpec, GateSpec
 from tasks.evaluation.validate import Validated, check_plan
 from tasks.export.export import Exported
+from tasks.export.spec import ExportSpec
 from tasks.model.backbone import describe
 from tasks.model.classifier import Checkpoint
 from tasks.model.device import torch_device
@@ -41,6 +44,7 @@ from tasks.model.spec import ModelSpec
 from tasks.release.release import Promotion, Published, decisions_made, find_champion
 from tasks.release.spec import ReleaseSpec
 from tasks.release.unchanged import find_unchanged
+from tasks.report.spec import ReportSpec
 from tasks.training.embed import Features
 from tasks.training.spec import FinetuneSpec, HeadSpec
 
@@ -61,13 +65,18 @@ def retrain(
 ) -> dict[str, Any]:
     """Retrains a model, certifies the exported file, publishes it with its verdict, and promotes it if it PASSED.
 
-    Returns the JSON document that `thaw retrain --json` prints, and writes it to `runs/<run-id>/result.json`.
+    Ends in the state `Completed`, `Rejected`, `Inconclusive` or `Skipped`. Its result is the JSON document that
+    `thaw retrain --json` prints, which is also written to `runs/<run-id>/result.json`.
     """
     parameters = Parameters(
         name=name, data=data, model=model, head=head, finetune=finetune, decision=decision, gate=gate, export=export,
         release=release, report=report, runtime=runtime,
     )  # fmt: skip
-    return _chain(parameters, find_home(), load_settings().ledger, Clock(DISPLAY.get()))
+    body = _chain(parameters, find_home(), load_settings().ledger, Clock(DISPLAY.get()))
+    if not body["skipped"]:
+        publish_artifacts(body)
+    ended: dict[str, Any] = final_state(body)  # Prefect takes the state, and gives its caller the data in it
+    return ended
 
 
 def _chain(p: Parameters, home: Path, ledger: str | None, clock: Clock) -> dict[str, Any]:
@@ -90,12 +99,11 @@ def _chain(p: Parameters, home: Path, ledger: str | None, clock: Clock) -> dict[
     if validated.ruled_out and p.gate.stop_early:
         return result.stopped(run, p, inputs, validated, clock.seconds)
 
-    exported: Exported = clock.run(EXPORT, tuned, dataset, run, p.decision)
-    certified, published, promotion = _release(p, home, ledger, clock, run, dataset, features, head, tuned, exported)
+    exported: Exported = clock.run(EXPORT, tuned, dataset, run, p.decision, p.export)
+    trained = Trained(p.name, dataset, features, head, tuned, exported)
+    certified, published, promotion = _release(p, home, ledger, clock, run, trained)
     if promotion.stale:  # another champion meanwhile: what was compared with the old one proves nothing
-        certified, published, promotion = _release(
-            p, home, ledger, clock, run, dataset, features, head, tuned, exported, attempt=2
-        )
+        certified, published, promotion = _release(p, home, ledger, clock, run, trained, attempt=2)
     return result.finished(run, p, inputs, dataset, certified, published, promotion, clock.seconds)
 
 
@@ -105,20 +113,16 @@ def _release(
     ledger: str | None,
     clock: Clock,
     run: Path,
-    dataset: Dataset,
-    features: Features,
-    head: Checkpoint,
-    tuned: Checkpoint,
-    exported: Exported,
+    trained: Trained,
     attempt: int = 1,
 ) -> tuple[Certified, Published, Promotion]:
     """certify -> publish -> promote, against the champion that stands now."""
     champion, earlier = find_champion(p.name, home, ledger), decisions_made(p.name, home, ledger)
-    configuration, provenance = result.shipped_configuration(p), result.provenance(run.name)
+    seconds = tuple(clock.seconds.items())
+    record = Record(result.shipped_configuration(p), result.provenance(run.name), attempt, earlier, seconds)
     certified: Certified = clock.run(
-        CERTIFY, p.name, exported, tuned, head, features, dataset, champion, run, p.decision, p.gate,
-        configuration, provenance, p.runtime.device, attempt, earlier,
-    )  # fmt: skip
+        CERTIFY, trained, champion, run, p.decision, p.gate, record, p.report, p.runtime.device
+    )
     who, why = whoami(), f"run {run.name}"
     published: Published = clock.run(PUBLISH, certified, home, ledger, who, why)
     promotion: Promotion = clock.run(PROMOTE, published, certified, home, ledger, p.release, who, why)

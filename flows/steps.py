@@ -14,8 +14,8 @@ from typing import Any
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.certification.certify import certify
 from tasks.data.prepare import prepare
-from tasks.evaluation.certify import certify
 from tasks.evaluation.validate import validate
 from tasks.export.export import export
 from tasks.progress import Progress, silent

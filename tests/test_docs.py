@@ -8,12 +8,14 @@ import shlex
 from pathlib import Path
 
 import typer.main
+import yaml
 
 from flows.cli import app
 from flows.parameter_page import PAGE, page
-from flows.parameters import read_parameters
+from flows.parameters import checked, read_parameters
 from serving.artifact import read
 from serving.predictor import load_predictor
+from tasks.evaluation.lines import wanted_lines
 from tests.conftest import Pipeline
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +54,14 @@ def test_the_readmes_configuration_is_valid(tmp_path: Path) -> None:
     config.write_text(block)
     parameters = read_parameters({"name": "my-model", "data": {"root": "pictures"}}, config, [])
     assert parameters.decision.watch[0].recall == 0.90
+
+
+def test_the_gate_pages_lines_are_valid() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "gate.md").read_text(), flags=re.DOTALL)
+    values = {"name": "my-model", "data": {"root": "pictures", "slices": ["site"]}}
+    parameters = checked(values | yaml.safe_load(block))
+    lines = wanted_lines(parameters.gate, ("functional", "defective"), {"site": ("north", "south")})
+    assert {"defective in site=north", "defective in site=south"} <= {line.scope for line in lines}
 
 
 def test_the_readmes_answer_has_the_shape_of_a_real_one(pipeline: Pipeline) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -23,12 +23,12 @@ from tasks.data.dataset import subset
 from tasks.data.prepare import prepare
 from tasks.data.source import find_pictures
 from tasks.data.spec import DataSpec
-from tasks.evaluation.gate import Line
-from tasks.evaluation.lines import measure
-from tasks.evaluation.metrics import Decisions
+from tasks.evaluation.gate import Line, Measurement, judge
+from tasks.evaluation.lines import measured
 from tasks.model.spec import ModelSpec
 from tasks.training.embed import embed
 from tests.conftest import Pipeline, write_digits
+from tests.evaluation.build import evidence, sample
 
 SMALL = Preprocessing(image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -89,11 +89,12 @@ def test_a_class_must_not_be_called_overall(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("metric", ["macro_f1", "macro_precision", "macro_recall"])
 def test_a_few_perfect_pictures_prove_no_perfection(metric: str) -> None:
-    truth = np.array([0, 0, 0, 1, 1, 1])
-    perfect = Decisions(truth, truth, tuple("abcdef"))
-    measured = measure(Line(metric, "test", "overall", ">=", 0.99), perfect, ("a", "b"), False, 0.95)
-    assert measured.value == 1.0
-    assert measured.interval[0] < 0.7
+    line, perfect = Line(metric, "test", "overall", ">=", 0.99), evidence(sample([0, 0, 0, 1, 1, 1]))
+    found = measured(line, perfect, 0.95)
+    assert found is not None
+    assert found.value == 1.0
+    assert found.interval[0] < 0.7
+    assert judge(line, found).verdict == "INCONCLUSIVE"
 
 
 def test_promoting_by_hand_asks_for_the_champion_it_was_certified_against(pipeline: Pipeline, home: Path) -> None:
@@ -119,9 +120,8 @@ def test_a_wrong_setting_names_its_variable(monkeypatch: pytest.MonkeyPatch, nam
 def test_class_names_are_text_and_never_markup() -> None:
     odd = "[/x] [red]"
     figures = {"accuracy": 1.0, "macro_recall": 1.0, "recall": {odd: 1.0}}
-    check = dict.fromkeys(("value", "ci_low", "ci_high", "threshold"), 0.5) | {
-        "metric": "recall", "scope": odd, "operator": ">=", "n": 3, "verdict": "PASSED", "advice": odd,
-    }  # fmt: skip
+    judged = judge(Line("recall", "test", odd, ">=", 0.5), Measurement(0.5, (0.5, 0.5), 3))
+    check = replace(judged, advice=odd).as_json()
     result = {
         "name": "m", "version": 1, "verdict": "PASSED", "reason": odd, "report": None, "checks": [check],
         "metrics": figures | {"argmax": figures}, "baselines": {"head_only": figures, "majority": figures},

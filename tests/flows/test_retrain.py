@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
@@ -217,7 +221,7 @@ def test_stop_early_ends_before_export_and_publishes_nothing(story: Story) -> No
     assert ran.status == 3
     body = ran.document
     assert (body["verdict"], body["version"], body["artifact"]) == ("REJECTED", None, None)
-    assert body["reason"] == "validation rules out accuracy of overall: stopped before export"
+    assert body["reason"].startswith("validation rules out accuracy of overall: stopped before export; accuracy on ")
     assert tuple(body["seconds"]) == STEPS[:5]
     (check,) = [check for check in body["checks"] if check["verdict"] == "REJECTED"]
     assert (check["split"], check["threshold"]) == ("validation", 0.1)
@@ -225,6 +229,43 @@ def test_stop_early_ends_before_export_and_publishes_nothing(story: Story) -> No
     assert json.loads((run / "result.json").read_text()) == body
     assert not (run / "export").exists()
     assert published(story.home) == before
+
+
+# --- what the orchestrator shows ---------------------------------------------------------------------
+
+
+def final_states(name: str) -> dict[str, list[str]]:
+    """State name -> messages of this session's flow runs of a model, but for failed ones: other tests provoke those."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(sort=FlowRunSort.START_TIME_ASC)
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if run.name == f"retrain {name}" and run.state and run.state.type == StateType.COMPLETED:
+            found.setdefault(str(run.state.name), []).append(str(run.state.message))
+    return found
+
+
+def test_a_verdict_is_a_state_of_its_own_and_no_failure(story: Story) -> None:
+    states = final_states("digits")
+    assert "accuracy on test: " in states["Rejected"][0]
+    assert "wanted <= 0.1" in states["Rejected"][0]
+    assert "nothing changed since run" in states["Skipped"][0]
+
+
+def test_an_undecided_run_says_what_is_missing(story: Story) -> None:
+    (message,) = final_states("unsure")["Inconclusive"]
+    assert "recall of 'digit-0' on test: 1 (" in message
+
+
+def test_verdict_confusion_and_curves_are_artifacts_without_pictures(story: Story) -> None:
+    with get_client(sync_client=True) as client:
+        found = {key: client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+                 for key in ("digits-verdict", "digits-confusion", "digits-curves")}  # fmt: skip
+    texts = {key: "\n".join(str(artifact.data) for artifact in versions) for key, versions in found.items()}
+    assert "| recall of digit-7, test |" in texts["digits-verdict"]
+    assert "| true / decided | digit-0 | digit-1 | digit-7 |" in texts["digits-confusion"]
+    assert texts["digits-curves"].startswith("![Loss and accuracy by epoch](data:image/png;base64,")
+    assert not any(".png" in text for text in texts.values())
 
 
 # --- what was published -----------------------------------------------------------------------------

@@ -1,67 +1,70 @@
-"""The HTTP edge: what a client may send, and the one shape of every answer and every error.
+"""The HTTP edge: its routes, and the one shape of every answer and every error.
 
-In order: bearer token, declared length, streamed byte cap with a read deadline, exactly one picture; then, in a
-bounded pool off the event loop, decode and predict. A slot is taken only when the body is in, so a slow client
-holds nothing. Beyond the queue the answer is 429 at once.
+In order: bearer token, room, declared length, streamed byte cap with a read deadline (`serving/bodies.py`), exactly one
+picture; then, in a bounded pool off the event loop, decode and predict (`serving/engine.py`). No route promotes.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hmac
-import os
+import json
+import logging
+import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from serving import answers, page
+from serving.answers import Item
+from serving.batching import Served
+from serving.bodies import Bodies
+from serving.engine import Engine
 from serving.errors import PictureError
 from serving.live import Live, Loaded
+from serving.metrics import CONTENT_TYPE, Metrics
+from serving.openapi import document
+from serving.refusal import Error, Refusal
 from serving.settings import Settings
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 Handler = Callable[[Request], Awaitable[Response]]
 
-
-class Refusal(Exception):
-    """A request that is answered with an error; `code` is stable, `message` is one line."""
-
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.headers = status, code, message, headers
+logger = logging.getLogger(__name__)
+access = logging.getLogger("serving.access")
 
 
 class Edge:
     """The routes of one server process."""
 
     def __init__(self, live: Live, settings: Settings) -> None:
+        self.stopping = False  # set when the process was told to end and still answers
         self._live = live
         self._settings = settings
-        slots = os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="thaw-predict")
-        self._admitted = 0
-        self._most = slots + settings.queue
+        self._metrics = Metrics()
+        self._bodies = Bodies(settings)
+        self._engine = Engine(settings, self._metrics)
+        self._metrics.watch(live, lambda: self._engine.admitted, lambda: self._bodies.buffered)
+        self._document = document(settings)
 
     def app(self) -> Starlette:
         """The ASGI application."""
-        app = Starlette(
-            routes=[
-                Route("/v1/predict", self._guarded(self.predict), methods=["POST"]),
-                Route("/v1/model", self._guarded(self.model), methods=["GET"]),
-                Route("/livez", self.alive, methods=["GET"]),
-                Route("/healthz", self.alive, methods=["GET"]),
-                Route("/readyz", self.ready, methods=["GET"]),
-            ],
-            exception_handlers={Refusal: _refused, HTTPException: _http_error, Exception: _internal},
-        )
+        routes = [
+            self._route("/v1/predict", self.predict, "POST"),
+            self._route("/v1/predict/batch", self.predict_batch, "POST"),
+            self._route("/v1/model", self.model),
+            self._route("/metrics", self.metrics),
+            self._route("/livez", self.alive, public=True),
+            self._route("/healthz", self.alive, public=True),
+            self._route("/readyz", self.ready, public=True),
+            self._route("/docs.json", self.docs, public=True),
+            self._route("/ui/", self.ui, public=True),
+        ]
+        app = Starlette(routes=routes, exception_handlers={HTTPException: self._no_route})
         app.router.redirect_slashes = False  # a redirect would echo the client's Host, and is no JSON
         return app
 
@@ -70,28 +73,95 @@ class Edge:
         return JSONResponse({"status": "alive"})
 
     async def ready(self, request: Request) -> Response:
-        """200 only when a champion is loaded, proven, and on the device asked for."""
+        """200 only when a champion is loaded, warmed, proven, on the device asked for, and the server is to stay."""
+        if self.stopping:
+            raise Refusal(503, "stopping", "this server is about to end: ask another one", {"Retry-After": "5"})
         self._champion()
         return JSONResponse({"status": "ready"})
 
     async def model(self, request: Request) -> Response:
         """What answers here: version, digest, classes, rule, metrics, verdict, provider."""
-        return JSONResponse(_describe(self._champion(), self._live.last_error))
+        return JSONResponse(answers.model(self._champion(), self._live.last_error))
+
+    async def metrics(self, request: Request) -> Response:
+        """For Prometheus."""
+        return Response(self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def docs(self, request: Request) -> Response:
+        """The OpenAPI document."""
+        return JSONResponse(self._document)
+
+    async def ui(self, request: Request) -> Response:
+        """The web page."""
+        return Response(page.HTML, media_type="text/html", headers=page.HEADERS)
 
     async def predict(self, request: Request) -> Response:
         """One picture in, one decision out."""
         top_k = _top_k(request)
-        data = await self._picture(request)
-        loaded = self._champion()
-        answer = await self._in_pool(lambda: _predict(loaded, data, top_k))
-        return JSONResponse(answer | {"request_id": uuid.uuid4().hex})
+        self._champion()  # and room, before any byte is read
+        self._engine.check_room()
+        started = time.perf_counter()
+        async with self._bodies.picture(request) as data:
+            self._metrics.phase("read", time.perf_counter() - started)
+            loaded = self._champion()
+            (result,) = await self._engine.answers(loaded, [data])
+        if isinstance(result, PictureError):
+            raise Refusal(result.status, result.code, str(result))
+        self._metrics.decided(loaded, result.answer.label, result.answer.probability)
+        return JSONResponse(answers.prediction(loaded, result.answer, top_k, request.state.id))
 
-    def _guarded(self, handler: Handler) -> Handler:
-        async def guarded(request: Request) -> Response:
-            self._authorize(request)
-            return await handler(request)
+    async def predict_batch(self, request: Request) -> Response:
+        """Up to 64 pictures in, a decision or an error for each out, all from one model."""
+        top_k = _top_k(request)
+        self._champion()  # and room, before any byte is read
+        self._engine.check_room()
+        started = time.perf_counter()
+        async with self._bodies.pictures(request) as pictures:
+            self._metrics.phase("read", time.perf_counter() - started)
+            loaded = self._champion()
+            results = await self._engine.answers(loaded, pictures)
+        items = [self._item(loaded, result, top_k) for result in results]
+        return JSONResponse(answers.batch(loaded, items, request.state.id))
 
-        return guarded
+    def _item(self, loaded: Loaded, result: Served | PictureError, top_k: int) -> Item | Error:
+        if isinstance(result, PictureError):
+            self._metrics.rejected(result.code)
+            return Refusal(result.status, result.code, str(result)).body()
+        self._metrics.decided(loaded, result.answer.label, result.answer.probability)
+        return answers.item(result.answer, top_k)
+
+    def _route(self, path: str, handler: Handler, method: str = "GET", *, public: bool = False) -> Route:
+        async def endpoint(request: Request) -> Response:
+            request.state.id = uuid.uuid4().hex
+            started = time.perf_counter()
+            try:
+                if not public:
+                    self._authorize(request)
+                response = await handler(request)
+            except Refusal as refusal:
+                response = self._refused(refusal)
+            except Exception:
+                logger.exception("a defect, in %s, request %s", path, request.state.id)
+                response = Refusal(500, "internal", "this is a defect of the server; its log says where").response()
+            return self._finished(request.state.id, path, response, started)
+
+        return Route(path, endpoint, methods=[method])
+
+    def _refused(self, refusal: Refusal) -> Response:
+        self._metrics.rejected(refusal.code)
+        return refusal.response()
+
+    def _finished(self, request_id: str, route: str, response: Response, started: float) -> Response:
+        """Counts, logs and marks an answer. The route, not the path: a path is the client's words."""
+        response.headers["X-Request-Id"] = request_id
+        if self.stopping:
+            response.headers["Connection"] = "close"
+        self._metrics.answered(route, response.status_code)
+        if access.isEnabledFor(logging.INFO):
+            milliseconds = round(1000 * (time.perf_counter() - started), 1)
+            told = {"request_id": request_id, "route": route, "status": response.status_code, "ms": milliseconds}
+            access.info("%s", json.dumps(told))
+        return response
 
     def _authorize(self, request: Request) -> None:
         token = self._settings.api_token
@@ -101,12 +171,8 @@ class Edge:
         expected = f"Bearer {token.get_secret_value()}"
         # Starlette reads header bytes as latin-1; this gives them back, so that a token may be any UTF-8
         if not hmac.compare_digest(given.encode("latin-1"), expected.encode()):
-            raise Refusal(
-                401,
-                "unauthorized",
-                "expected Authorization: Bearer with the server's token",
-                {"WWW-Authenticate": "Bearer"},
-            )
+            message = "expected Authorization: Bearer with the server's token"
+            raise Refusal(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
 
     def _champion(self) -> Loaded:
         loaded = self._live.current
@@ -116,68 +182,11 @@ class Edge:
             raise Refusal(503, code, reason, {"Retry-After": "5"})
         return loaded
 
-    async def _picture(self, request: Request) -> bytes:
-        """The picture's bytes: the body itself, or the one file field `image` of a multipart body."""
-        limit = self._settings.max_body_bytes
-        declared = request.headers.get("content-length", "0")
-        if not (declared.isascii() and declared.isdigit() and len(declared) < 19):  # int() refuses thousands of digits
-            raise Refusal(400, "invalid_request", f"expected Content-Length as a number, found {declared[:40]!r}")
-        if int(declared) > limit:
-            raise _too_large(limit)
-        try:
-            async with asyncio.timeout(self._settings.read_timeout):
-                if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-                    data = await _one_file(request, limit)
-                else:
-                    data = b"".join([chunk async for chunk in _capped(request, limit)])
-        except TimeoutError:
-            raise Refusal(408, "body_too_slow", "expected the whole body sooner: send it again") from None
-        except ClientDisconnect:
-            raise Refusal(400, "invalid_request", "the client went away before its body was complete") from None
-        if not data:
-            raise Refusal(400, "invalid_request", "expected a picture in the body, found no bytes")
-        return data
-
-    async def _in_pool(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        if self._admitted >= self._most:
-            raise Refusal(429, "overloaded", "too many requests are waiting: try again shortly", {"Retry-After": "1"})
-        self._admitted += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        except PictureError as error:
-            raise Refusal(error.status, error.code, str(error)) from None
-        finally:
-            self._admitted -= 1
-
-
-def _predict(loaded: Loaded, data: bytes, top_k: int) -> dict[str, Any]:
-    predictor = loaded.predictor
-    answer = predictor.answer([predictor.read(data)])[0]
-    return {
-        "label": answer.label,
-        "probability": answer.probability,
-        "scores": [{"label": label, "probability": p} for label, p in answer.scores[:top_k]],
-        "rule": predictor.rule.text(),
-        "model": {"name": loaded.name, "version": loaded.version, "digest": loaded.artifact.digest},
-        "provider": predictor.provider,
-    }
-
-
-def _describe(loaded: Loaded, last_error: str | None) -> dict[str, Any]:
-    contents = loaded.artifact.contents
-    return {
-        "name": loaded.name,
-        "version": loaded.version,
-        "digest": loaded.artifact.digest,
-        "classes": contents.classes,
-        "rule": contents.rule.text(),
-        "metrics": contents.metrics,
-        "verdict": contents.verdict,
-        "provider": loaded.predictor.provider,
-        "device": loaded.predictor.device,
-        "generation": loaded.generation,
-        "last_swap": {"at": loaded.since, "error": last_error},
-    }
+    async def _no_route(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = _CODES.get(error.status_code, "invalid_request")
+        response = self._refused(Refusal(error.status_code, code, error.detail, dict(error.headers or {})))
+        return self._finished(uuid.uuid4().hex, "other", response, time.perf_counter())
 
 
 def _top_k(request: Request) -> int:
@@ -185,57 +194,3 @@ def _top_k(request: Request) -> int:
     if not (value.isascii() and value.isdigit() and int(value[:9]) >= 1 and len(value) < 9):
         raise Refusal(400, "invalid_request", f"expected top_k as a whole number from 1, found {value[:40]!r}")
     return int(value)
-
-
-async def _capped(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """The body's chunks, up to the limit: whatever length the client declared."""
-    received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > limit:
-            raise _too_large(limit)
-        yield chunk
-
-
-async def _one_file(request: Request, limit: int) -> bytes:
-    parser = MultiPartParser(request.headers, _capped(request, limit), max_files=1, max_fields=8)
-    parser.spool_max_size = limit + 1  # pictures stay in memory: none is written to a temporary file
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError, ValueError) as error:
-        text = getattr(error, "message", None) or "malformed"
-        raise Refusal(400, "invalid_request", f"expected multipart/form-data with one file: {text}") from None
-    try:
-        upload = form.get("image")
-        if not isinstance(upload, UploadFile):
-            found = ", ".join(sorted(form.keys()))[:80] or "nothing"
-            raise Refusal(400, "invalid_request", f"expected one file field `image`, found {found}")
-        return await upload.read()
-    finally:
-        await form.close()
-
-
-def _too_large(limit: int) -> Refusal:
-    return Refusal(413, "too_large", f"expected at most {limit} bytes: send a smaller picture", {"Connection": "close"})
-
-
-def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    # a client's words in a message may hold what UTF-8 cannot: half a surrogate pair, from a charset of its choice
-    line = " ".join(message.split()).encode("utf-8", "backslashreplace").decode()
-    return JSONResponse({"error": {"code": code, "message": line}}, status, headers)
-
-
-async def _refused(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return _error(error.status, error.code, error.message, error.headers)
-
-
-async def _http_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = _CODES.get(error.status_code, "invalid_request")
-    headers = dict(error.headers) if error.headers else None
-    return _error(error.status_code, code, error.detail, headers)
-
-
-async def _internal(_request: Request, _defect: Exception) -> Response:
-    return _error(500, "internal", "this is a defect of the server; its log says where")

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
+from serving import database
 from serving.errors import BadInput, Conflict
 from serving.ledger_rows import (
     CHAMPIONS,
@@ -33,24 +33,45 @@ from serving.ledger_rows import (
 
 __all__ = ["Champion", "Event", "Ledger", "Version", "opened"]
 
-FILE = "ledger.db"
-
 
 class Ledger:
     """`place`: a home directory (SQLite file `ledger.db` in it) or a SQLAlchemy URL."""
 
     def __init__(self, place: Path | str, *, create: bool = True) -> None:
-        url = sa.URL.create("sqlite", database=str(place / FILE)) if isinstance(place, Path) else sa.make_url(place)
-        if url.get_backend_name() == "sqlite":
-            self._engine = _sqlite_engine(url, create)
-        else:
-            self._engine = sa.create_engine(url)
+        self._engine = database.engine_of(place, create)
         with self._engine.begin() as connection:
+            database.lock_until_commit(connection, "thaw tables")  # of two that create them at once one would fail
             TABLES.create_all(connection)
             self.id = identity(connection)
 
     def close(self) -> None:
         self._engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """A connection whose changes are kept together at the end, or not at all."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """On a database server: one holder per name among all hosts, released with its connection. On SQLite: nothing.
+
+        A lock of the database's cannot be held beside SQLite's transactions; there, one host's file lock is enough.
+        """
+        if self._engine.dialect.name != "postgresql":
+            yield
+            return
+        with self._engine.begin() as connection:
+            database.lock_until_commit(connection, f"thaw publish {name}")
+            yield
+
+    @contextmanager
+    def _moving(self, name: str) -> Iterator[sa.Connection]:
+        """A transaction in which nobody else makes a version of this name champion, or takes one away."""
+        with self._engine.begin() as connection:
+            database.lock_until_commit(connection, f"thaw champion {name}")
+            yield connection
 
     # --- what is ------------------------------------------------------------------------------------
 
@@ -79,6 +100,16 @@ class Ledger:
         with self._engine.begin() as connection:
             return history_of(connection, name)
 
+    def last_champions(self, name: str, count: int) -> tuple[int, ...]:
+        """The last versions that were served, newest first, each once."""
+        moves = [event.version for event in self.history(name) if event.kind in ("promote", "rollback")]
+        return tuple(dict.fromkeys(version for version in reversed(moves) if version is not None))[:count]
+
+    def removed(self, name: str) -> set[int]:
+        """The versions whose files were taken away."""
+        with self._engine.begin() as connection:
+            return _removed(connection, name)
+
     # --- what happens -------------------------------------------------------------------------------
 
     def publish(self, name: str, version: int, digest: str, tag: str, verdict: str, who: str, why: str) -> Version:
@@ -91,6 +122,13 @@ class Ledger:
         except sa.exc.IntegrityError:
             raise Conflict(f"{name}:{version} was published by somebody else meanwhile: publish again") from None
         return entry
+
+    def record_removal(self, entry: Version, who: str, why: str) -> None:
+        """That a version's files are taken away. Raises Conflict for a champion."""
+        with self._moving(entry.name) as connection:
+            if champion_of(connection, entry.name).version == entry.version:
+                raise Conflict(f"{entry.name}:{entry.version} is the champion: it stays")
+            record(connection, entry.name, "remove", entry.version, entry.digest, who, why)
 
     def promote(
         self,
@@ -109,8 +147,8 @@ class Ledger:
         `expected_generation` is the champion the decision was made against. Raises BadInput (not PASSED) or
         Conflict (held, or another champion meanwhile).
         """
-        with self._engine.begin() as connection:
-            entry = version_of(connection, name, version)
+        with self._moving(name) as connection:
+            entry = _stored(connection, name, version)
             current = champion_of(connection, name)
             _check_promotable(entry, current, expected_generation, override, release_hold)
             hold = current.hold and not release_hold
@@ -128,36 +166,25 @@ class Ledger:
 
         Raises BadInput if no such champion was ever served.
         """
-        with self._engine.begin() as connection:
+        with self._moving(name) as connection:
             current = champion_of(connection, name)
-            entry = version_of(connection, name, _rollback_target(connection, name, to))
+            entry = _stored(connection, name, _rollback_target(connection, name, to))
             champion = _move(connection, current, entry, "rollback", True, who, why)
             record(connection, name, "hold", entry.version, entry.digest, who, why)
             return champion
 
 
-def _sqlite_engine(url: sa.URL, create: bool) -> sa.Engine:
-    path = Path(url.database or "")
-    if not create and not path.is_file():
-        raise BadInput(f"expected a ledger at {path}, found none: nothing was published there yet")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url, connect_args={"timeout": 30})
-    sa.event.listen(engine, "connect", _configure_sqlite)
-    sa.event.listen(engine, "begin", _begin_immediate)
-    return engine
+def _removed(connection: sa.Connection, name: str) -> set[int]:
+    events = history_of(connection, name)
+    return {event.version for event in events if event.kind == "remove" and event.version is not None}
 
 
-def _configure_sqlite(connection: Any, _pool_record: Any) -> None:
-    connection.isolation_level = None  # SQLAlchemy says BEGIN, not the driver
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
-
-
-def _begin_immediate(connection: sa.Connection) -> None:
-    """Takes the write lock first: a reader that turns writer midway would deadlock with another one."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _stored(connection: sa.Connection, name: str, version: int) -> Version:
+    """Raises BadInput for a version that was never published, or whose files were taken away."""
+    entry = version_of(connection, name, version)
+    if version in _removed(connection, name):
+        raise BadInput(f"expected a version in the model store, found {name}:{version} removed: see `thaw show {name}`")
+    return entry
 
 
 def _served(events: tuple[Event, ...]) -> list[int]:
@@ -210,7 +237,8 @@ def _move(
     champion = Champion(entry.name, entry.version, current.generation + 1, hold)
     try:
         if current.generation == 0:
-            moved = connection.execute(CHAMPIONS.insert().values(**row_of(champion))).rowcount
+            connection.execute(CHAMPIONS.insert().values(**row_of(champion)))
+            moved = 1
         else:
             same = (CHAMPIONS.c.name == entry.name) & (CHAMPIONS.c.generation == current.generation)
             moved = connection.execute(CHAMPIONS.update().where(same).values(**row_of(champion))).rowcount

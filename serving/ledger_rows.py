@@ -39,11 +39,23 @@ EVENTS = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("at", sa.String, nullable=False),
     sa.Column("name", sa.String, nullable=False),
-    sa.Column("kind", sa.String, nullable=False),  # publish, promote, rollback, hold, release
+    sa.Column("kind", sa.String, nullable=False),  # publish, promote, rollback, hold, release, remove
     sa.Column("version", sa.Integer),
     sa.Column("digest", sa.String),
     sa.Column("who", sa.String, nullable=False),
     sa.Column("why", sa.String, nullable=False),
+)
+SERVERS = sa.Table(  # what `serving/servers.py` keeps: the present only, no history
+    "servers",
+    TABLES,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("place", sa.String, nullable=False),
+    sa.Column("version", sa.Integer),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("provider", sa.String),
+    sa.Column("error", sa.String),
+    sa.Column("seen_at", sa.Float, nullable=False),
 )
 
 
@@ -112,7 +124,8 @@ def record(connection: sa.Connection, name: str, kind: str, version: int, digest
     connection.execute(EVENTS.insert().values(**row_of(event)))
 
 
-def row_of(value: Version | Champion | Event) -> dict[str, Any]:
+def row_of(value: Any) -> dict[str, Any]:
+    """Columns and values of a dataclass with slots."""
     return {field: getattr(value, field) for field in value.__slots__}
 
 

@@ -1,22 +1,31 @@
 """The champion a server answers with, kept up to date from the ledger.
 
-A thread asks the ledger for the champion's generation; a new one is opened, verified and proven beside the old
-one, then becomes current by one assignment. Whatever fails, the old one stays and the error is shown.
+A thread asks the ledger for the champion's generation; a new one is opened, verified, warmed and proven beside the old
+one, then becomes current by one assignment; the old one is released when its last request ends. Whatever fails, the old
+one stays and the error is shown. The thread also tells the ledger what this server answers with.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 import time
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from serving import servers
 from serving.artifact import Artifact
+from serving.batching import Batcher, batcher_of
 from serving.errors import BadInput, ThawError
 from serving.ledger import Ledger
 from serving.predictor import Predictor, load_predictor
+from serving.servers import REPORT_SECONDS, Server
 from serving.settings import Device
 from serving.store import Store, resolve_name
 
@@ -30,6 +39,7 @@ class Loaded:
     """A champion in memory. A request reads the reference once and uses only it."""
 
     predictor: Predictor
+    batcher: Batcher
     artifact: Artifact
     name: str
     version: int
@@ -38,7 +48,10 @@ class Loaded:
 
 
 class Live:
-    """`current` is None until there is a champion to load. `last_error` is that of the last attempt, or None."""
+    """`current` is None until there is a champion to load. `last_error` is that of the last attempt, or None.
+
+    `swaps` counts the champions that were loaded, `failures` the attempts that failed.
+    """
 
     def __init__(
         self,
@@ -46,11 +59,12 @@ class Live:
         ledger: str | None = None,
         name: str | None = None,
         device: Device = "auto",
-        threads: int | None = None,
+        threads: int = 1,
         poll_seconds: float = 1.0,
     ) -> None:
         self.current: Loaded | None = None
         self.last_error: str | None = None
+        self.swaps = self.failures = 0
         self._home = home
         self._ledger_place: Path | str = ledger or home
         self._name = name
@@ -60,12 +74,15 @@ class Live:
         self._ledger: Ledger | None = None
         self._failed: int | None = None  # generation that did not load
         self._retry_at = 0.0  # and when it is tried again: a disk may come back
+        self._reported: Server | None = None
+        self._id = uuid.uuid4().hex
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="thaw-follow", daemon=True)
 
     def start(self) -> None:
         """Loads the champion if there is one, then follows the ledger in the background."""
         self.refresh()
+        self.report()
         self._thread.start()
 
     def stop(self) -> None:
@@ -73,7 +90,31 @@ class Live:
         if self._thread.is_alive():
             self._thread.join(timeout=5)
         if self._ledger is not None:
+            if self._reported is not None:
+                self._quietly(servers.leave, self._ledger, self._id)
             self._ledger.close()
+
+    def report(self) -> None:
+        """Tells the ledger what this server answers with: at once when that changed, else every few seconds."""
+        name = self._name or (self.current.name if self.current else None)
+        if self._ledger is None or name is None:
+            return
+        loaded = self.current
+        now = Server(
+            id=self._id,
+            name=name,
+            place=f"{socket.gethostname()}:{os.getpid()}",
+            version=loaded.version if loaded else None,
+            generation=loaded.generation if loaded else 0,
+            provider=loaded.predictor.provider if loaded else None,
+            error=self.last_error,
+            seen_at=time.time(),
+        )
+        before = self._reported
+        if before and now == replace(before, seen_at=now.seen_at) and now.seen_at < before.seen_at + REPORT_SECONDS:
+            return
+        self._reported = now
+        self._quietly(servers.report, self._ledger, now)
 
     def refresh(self) -> None:
         """Loads the ledger's champion if it is another one than ours. Never raises: see `last_error`."""
@@ -101,11 +142,14 @@ class Live:
         if champion.generation == self._failed and time.monotonic() < self._retry_at:
             return
         self._failed, self._retry_at = champion.generation, time.monotonic() + RETRY_SECONDS
+        self.failures += 1  # until it is known to work
         artifact = Store(self._home, self._ledger).open(champion.name, champion.version)
         predictor = load_predictor(artifact, self._device, self._threads)
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        self.current = Loaded(predictor, artifact, champion.name, champion.version, champion.generation, since)
+        identity = (champion.name, champion.version, champion.generation, since)
+        self.current = Loaded(predictor, batcher_of(predictor, self._threads), artifact, *identity)
         self.last_error = self._failed = None
+        self.swaps, self.failures = self.swaps + 1, self.failures - 1
         logger.info("answering with %s:%d on %s", champion.name, champion.version, predictor.provider)
 
     def _followed(self, ledger: Ledger) -> str | None:
@@ -116,6 +160,13 @@ class Live:
             return self.current.name
         return resolve_name(ledger, None) if ledger.names() else None
 
+    def _quietly(self, tell: Callable[..., None], *arguments: Any) -> None:
+        """A ledger that cannot be written to must not stop a server from answering."""
+        try:
+            tell(*arguments)
+        except Exception as error:
+            logger.warning("the ledger was not told about this server: %s", type(error).__name__)
+
     def _complain(self, message: str) -> None:
         if message != self.last_error:
             logger.error("%s", message)
@@ -124,3 +175,4 @@ class Live:
     def _follow(self) -> None:
         while not self._stop.wait(self._poll_seconds):
             self.refresh()
+            self.report()

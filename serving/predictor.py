@@ -1,28 +1,22 @@
-"""Runs an artifact's ONNX file with onnxruntime, on the device that was asked for and no other."""
+"""An artifact's ONNX file with the decode and the decision rule that go with it."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from serving.artifact import GOLDEN, Artifact, Labels, Rule, Scores
-from serving.errors import ArtifactError, DeviceError
-from serving.preprocess import Pixels, Preprocessing, read_pixels
+from serving.errors import ArtifactError
+from serving.preprocess import FORMATS, Pixels, Preprocessing, read_pixels
+from serving.session import BATCH, CPU, OUTPUTS, Session
 from serving.settings import Device
 
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
 EXACT = 1e-4  # golden answers of float32 on a CPU; other precisions and processors round otherwise
 INEXACT = 1e-2
-BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +31,7 @@ class Answer:
 class Predictor:
     """One loaded model file with the decode and the decision rule that go with it. Safe to call from several threads.
 
-    Raises ArtifactError if the file does not load or has the wrong inputs or outputs; DeviceError if `device` is
-    "cuda" and the session does not run on a GPU.
+    Raises as `Session` does, and ArtifactError if the file has the wrong inputs or outputs.
     """
 
     def __init__(
@@ -53,19 +46,15 @@ class Predictor:
         self.classes = classes
         self.preprocessing = preprocessing
         self.rule = rule
-        self._session = _open_session(model, device, threads)
-        self.provider: str = self._session.get_providers()[0]
-        if device == "cuda" and self.provider != CUDA:
-            raise DeviceError(f"expected {CUDA}, the session runs on {self.provider}: use device=cpu or auto")
+        self._session = Session(model, device, threads)
+        self.provider = self._session.provider
+        self.device = self._session.device
         self._check_signature(model)
-
-    @property
-    def device(self) -> str:
-        return "cuda" if self.provider == CUDA else "cpu"
+        self._session.warm(preprocessing.image_size)
 
     def scores(self, pixels: Pixels) -> tuple[Scores, Scores]:
         """`probabilities` and `logits`, float32 [N, C], for pixels uint8 [N, H, W, 3]; in batches of 32."""
-        parts = [self._run(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
+        parts = [self._session.run(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
         if not parts:
             empty = np.zeros((0, len(self.classes)), np.float32)
             return empty, empty
@@ -75,9 +64,9 @@ class Predictor:
         """Class indices [N] at the served operating point."""
         return self.rule.decide(probabilities, self.classes)
 
-    def read(self, data: bytes) -> Pixels:
+    def read(self, data: bytes, formats: tuple[str, ...] = FORMATS) -> Pixels:
         """A picture's bytes to the array this model takes, uint8 [H, W, 3]. Raises PictureError."""
-        return read_pixels(data, self.preprocessing)
+        return read_pixels(data, self.preprocessing, formats)
 
     def answer(self, pixels: Sequence[Pixels]) -> list[Answer]:
         """One answer per array that `read` gave."""
@@ -90,17 +79,12 @@ class Predictor:
         scores = tuple((self.classes[i], float(row[i])) for i in order)
         return Answer(self.classes[label], float(row[label]), scores)
 
-    def _run(self, pixels: Pixels) -> tuple[Scores, Scores]:
-        probabilities, logits = self._session.run(["probabilities", "logits"], {"images": pixels})
-        return probabilities, logits
-
     def _check_signature(self, model: Path) -> None:
-        inputs = {value.name: (value.type, value.shape[1:]) for value in self._session.get_inputs()}
+        inputs, outputs = self._session.inputs(), self._session.outputs()
         size = self.preprocessing.image_size
         expected = {"images": ("tensor(uint8)", [size, size, 3])}
-        outputs = {value.name: (value.type, value.shape[1:]) for value in self._session.get_outputs()}
         wanted = ("tensor(float)", [len(self.classes)])
-        if inputs != expected or any(outputs.get(name) != wanted for name in ("probabilities", "logits")):
+        if inputs != expected or any(outputs.get(name) != wanted for name in OUTPUTS):
             raise ArtifactError(
                 f"{model}: expected input {expected} and outputs of {len(self.classes)} classes, "
                 f"found {inputs} and {outputs}: export it again"
@@ -142,42 +126,3 @@ def _difference(found: Scores, expected: Scores) -> float:
     """The largest difference; relative where values are larger than 1, as logits are."""
     with np.errstate(invalid="ignore"):  # infinities give NaN, which no tolerance allows
         return float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
-
-
-def gpu_count() -> int:
-    """How many GPUs the CUDA driver offers this process; 0 without a driver. Loads nothing else."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1" if os.name != "nt" else "nvcuda.dll")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    usable = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return count.value if usable else 0
-
-
-def _open_session(model: Path, device: Device, threads: int | None) -> ort.InferenceSession:
-    gpus = gpu_count() if device != "cpu" else 0
-    if device == "cuda" and gpus == 0:
-        raise DeviceError("expected a GPU for device=cuda, the CUDA driver offers none here: use device=cpu or auto")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or 0
-    # a waiting session must not burn the cores that decode pictures
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers: list[Any] = [CPU]
-    if gpus:
-        ort.preload_dlls()
-        # HEURISTIC: EXHAUSTIVE tunes again for each new batch size; float32 means float32, or parity would not hold
-        providers = [
-            (CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}),
-            *([] if device == "cuda" else [CPU]),
-        ]
-    if device == "cuda":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    try:
-        return ort.InferenceSession(str(model), options, providers)
-    except Exception as error:  # onnxruntime raises its own family of pybind exceptions
-        text = " ".join(str(error).split())[:300]
-        if device == "cuda":
-            raise DeviceError(f"expected a session on the GPU, onnxruntime says: {text}") from None
-        raise ArtifactError(f"expected {model} to load, onnxruntime says: {text}") from None

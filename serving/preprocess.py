@@ -20,6 +20,7 @@ from serving.errors import PictureError
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+TIFF = "TIFF"  # accepted only where somebody asks for it: its decoders are many and old
 MAX_PIXELS = 24_000_000
 FILTER = Image.Resampling.BILINEAR  # Pillow widens it when it shrinks a picture: antialiased
 FILL = (255, 255, 255)  # behind transparency: a page is white
@@ -33,6 +34,7 @@ MAX_SEGMENTS = 1000
 MAX_PADDING = 65536
 
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")  # none of: stuffing, padding, restart
+_OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 _JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -58,7 +60,7 @@ class Preprocessing(BaseModel):
 
 
 def kind_of(data: bytes) -> str | None:
-    """The format a picture's first bytes announce, or None if it is none of the accepted ones.
+    """The format a picture's first bytes announce, or None if it is none that could be accepted.
 
     >>> kind_of(b"GIF89a...")
     'GIF'
@@ -73,20 +75,22 @@ def kind_of(data: bytes) -> str | None:
         return "GIF"
     if data[:2] == b"BM":
         return "BMP"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return TIFF
     return None
 
 
-def decode(data: bytes, at_least: int | None = None) -> Image.Image:
-    """An upright RGB picture of the bytes' first frame.
+def decode(data: bytes, at_least: int | None = None, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """An upright RGB picture of the bytes' first frame, if it is of one of these formats.
 
     `at_least`: a JPEG much larger than this many pixels a side is decoded at reduced scale (its sides
     stay at least that long), 6-11 times faster. Raises PictureError: `unsupported_format`, `too_large`,
     `undecodable`.
     """
     kind = kind_of(data)
-    if kind is None:
+    if kind not in formats:
         raise PictureError(
-            415, "unsupported_format", f"expected {', '.join(FORMATS)}, found none of them: convert the picture"
+            415, "unsupported_format", f"expected {', '.join(formats)}, found none of them: convert the picture"
         )
     if kind == "JPEG":
         _check_jpeg_structure(data)
@@ -125,9 +129,9 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
     return np.asarray(resized, dtype=np.uint8)
 
 
-def read_pixels(data: bytes, preprocessing: Preprocessing) -> Pixels:
+def read_pixels(data: bytes, preprocessing: Preprocessing, formats: tuple[str, ...] = FORMATS) -> Pixels:
     """`decode`, then `to_pixels`: what the HTTP route, `thaw predict`, certify and prepare all call."""
-    return to_pixels(decode(data, at_least=2 * preprocessing.image_size), preprocessing)
+    return to_pixels(decode(data, 2 * preprocessing.image_size, formats), preprocessing)
 
 
 def _check_jpeg_structure(data: bytes) -> None:
@@ -175,4 +179,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    """The error in words, without the addresses of objects, which differ each time and are nobody's business."""
+    text = _OBJECT.sub("", f"{type(error).__name__}: {error}")
+    return " ".join(text.split())[:200]

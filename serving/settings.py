@@ -24,10 +24,23 @@ class Settings(BaseSettings):
     name: str | None = Field(None, description="model the service answers with; may be left out if there is one")
     device: Device = Field("auto", description="auto, cuda or cpu; cuda without a usable GPU is an error")
     api_token: SecretStr | None = Field(None, description="bearer token every request must carry")
-    threads: int | None = Field(None, ge=1, description="intra-op threads of the session; default: all cores")
-    max_body_bytes: int = Field(10 * 1024 * 1024, ge=1, description="largest accepted request body, bytes")
+    threads: int | None = Field(
+        None, ge=1, description="intra-op threads of a session; default: all cores, in the server one (it runs several)"
+    )
+    max_body_bytes: int = Field(10 * 1024 * 1024, ge=1, description="largest accepted picture and request body, bytes")
+    max_batch_bytes: int = Field(64 * 1024 * 1024, ge=1, description="largest accepted body of a batch, bytes")
+    max_buffered_bytes: int = Field(
+        512 * 1024 * 1024, ge=1, description="bytes of bodies that may be in memory at once; beyond: 503"
+    )
+    accept_tiff: bool = Field(False, description="also accept TIFF pictures")
     read_timeout: float = Field(20.0, gt=0, description="seconds a client may take to send its body")
-    queue: int = Field(64, ge=1, description="decoded requests that may wait for a slot; beyond: 429")
+    queue: int = Field(64, ge=1, description="pictures that may wait for a slot; beyond: 429")
+    drain_seconds: float = Field(
+        2.0, ge=0, description="after SIGTERM: how long new requests are still answered while /readyz says 503"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="of the server; INFO has a line for every request, without what the client sent"
+    )
     poll_seconds: float = Field(1.0, gt=0, description="how often the service asks the ledger for the champion")
 
 

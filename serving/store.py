@@ -58,6 +58,10 @@ class Store:
         """A published version, verified. Raises BadInput (never published) or ArtifactError (lost, altered)."""
         entry = self._ledger.version(name, version)
         place = _place_of(entry.tag)
+        if not place.is_dir() and version in self._ledger.removed(name):
+            raise BadInput(
+                f"expected {name}:{version} in the model store, found it removed by `thaw gc`: see `thaw show`"
+            )
         if not place.is_dir():
             raise ArtifactError(
                 f"expected {name}:{version} in the model store as {entry.tag}, found no such entry at {place}: "
@@ -72,6 +76,46 @@ class Store:
             raise BadInput(f"expected a champion of {name}, found none: `thaw promote {name}:VERSION`")
         return self.open(name, champion.version)
 
+    def remove(self, name: str, version: int, who: str, why: str) -> None:
+        """Takes a version's files away; its row and history stay. Recorded first: what is half gone is known to be."""
+        entry = self._ledger.version(name, version)
+        with self._locked(name):
+            self._ledger.record_removal(entry, who, why)
+            place = _place_of(entry.tag)
+            if place.exists():
+                doomed = self._staging(name)
+                shutil.rmtree(doomed, ignore_errors=True)
+                place.rename(doomed)
+                shutil.rmtree(doomed)
+
+    def is_stored(self, entry: Version) -> bool:
+        return _place_of(entry.tag).exists()
+
+    def names(self) -> tuple[str, ...]:
+        """Names with entries of this ledger, whole or not, recorded or left by an interrupted first publish."""
+        home, ours = _bentoml_home(), self._ledger.id
+        staged = {path.name.removeprefix(self._staging("").name) for path in home.glob(f"{self._staging('').name}*")}
+        return tuple(sorted(staged | {path.parent.name for path in (home / "models").glob(f"*/{ours}-*")}))
+
+    def leftovers(self, name: str) -> tuple[Path, ...]:
+        """What interrupted publishes left of a name: entries the ledger does not know, and a half-written one."""
+        recorded = {_place_of(entry.tag) for entry in self._ledger.versions(name)}
+        ours = (_bentoml_home() / "models" / name).glob(f"{self._ledger.id}-*")
+        staging = self._staging(name)
+        return (*sorted(place for place in ours if place not in recorded), *([staging] if staging.exists() else []))
+
+    def remove_leftovers(self, name: str) -> tuple[Path, ...]:
+        """Removes them, while nobody publishes, and says what they were."""
+        with self._locked(name):
+            found = self.leftovers(name)
+            for place in found:
+                shutil.rmtree(place)
+            return found
+
+    def _staging(self, name: str) -> Path:
+        """Where a name's entry is written, or taken apart, under its lock."""
+        return _bentoml_home() / f".thaw-{self._ledger.id}-{name}"
+
     def _remove_unrecorded(self, tag: str) -> None:
         """Clears what a kill left under a tag that the ledger does not know."""
         place = _place_of(tag)
@@ -80,7 +124,7 @@ class Store:
             shutil.rmtree(place)
 
     def _write(self, tag: str, source: Artifact) -> None:
-        staging = _bentoml_home() / f".thaw-{self._ledger.id}-{source.contents.name}"
+        staging = self._staging(source.contents.name)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         try:
@@ -103,7 +147,7 @@ class Store:
     def _locked(self, name: str) -> Iterator[None]:
         """One publisher per name; the lock goes with the process that holds it."""
         self._locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._locks / f"{name}.lock", timeout=600):
+        with FileLock(self._locks / f"{name}.lock", timeout=600), self._ledger.locked(name):
             yield
 
 

@@ -6,7 +6,10 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"flows", "tasks", "serving", "tests", "benchmarks", "docs"}
@@ -91,3 +94,29 @@ def test_no_lock_file_and_no_large_file_is_tracked() -> None:
     assert not names & {"uv.lock", "package-lock.json", "pylock.toml"}
     large = [name for name in names if (ROOT / name).is_file() and (ROOT / name).stat().st_size > 1_000_000]
     assert not large
+
+
+def test_the_bento_asks_for_what_serving_imports_and_nothing_else() -> None:
+    """Each with the bounds that the project itself has."""
+    wanted = yaml.safe_load((ROOT / "serving" / "bentofile.yaml").read_text())["python"]["packages"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert set(wanted) <= set(project)
+    modules = {"PIL": "pillow", "onnxruntime": "onnxruntime-gpu", "typing_extensions": "typing-extensions"}
+    modules |= {
+        "pydantic_settings": "pydantic-settings",
+        "prometheus_client": "prometheus-client",
+        "_bentoml_sdk": "bentoml",
+    }
+    outside = {name.partition(".")[0] for path in ROOT.glob("serving/*.py") for name in imported(path)}
+    outside -= {*sys.stdlib_module_names, "serving"}
+    found = {re.split(r"[<>=\[ ]", line)[0] for line in wanted}
+    assert {modules.get(name, name) for name in outside} <= found
+    used_by_others = {
+        "fastapi",
+        "httptools",
+        "uvloop",
+        "python-multipart",
+        "psycopg",
+        "onnxruntime",
+    }  # no import of ours
+    assert found - {modules.get(name, name) for name in outside} <= used_by_others

@@ -9,21 +9,20 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
+import os
+import re
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2 as httpx
 import numpy as np
 import pytest
 from PIL import Image
 from pydantic import SecretStr
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from serving import artifact as artifacts
@@ -31,17 +30,31 @@ from serving.errors import PictureError
 from serving.http import Edge
 from serving.ledger import opened
 from serving.live import Live
-from serving.predictor import Answer, Predictor
 from serving.preprocess import read_pixels
 from serving.settings import Settings
 from serving.store import Store
 from tests.conftest import Pipeline
 from tests.serving.conftest import model_store_at
+from tests.serving.edges import (
+    BLUE,
+    FORM,
+    RED,
+    Reply,
+    app_of,
+    batch_of,
+    broken_by,
+    call,
+    chunks,
+    client_of,
+    error_of,
+    figures_of,
+    held_by,
+    multipart,
+    never_read,
+    part,
+    png,
+)
 from tests.serving.pictures import needs_pictures, pictures
-
-Headers = dict[str, str] | list[tuple[bytes, bytes]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +71,6 @@ def live(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         live.stop()
 
 
-def client_of(live: Live, **settings: Any) -> TestClient:
-    return TestClient(Edge(live, Settings(**settings)).app(), raise_server_exceptions=False)
-
-
 @pytest.fixture(scope="module")
 def client(live: Live) -> TestClient:
     return client_of(live)
@@ -70,77 +79,6 @@ def client(live: Live) -> TestClient:
 @pytest.fixture(scope="module")
 def picture(pipeline: Pipeline) -> bytes:
     return next(iter(sorted(pipeline.data.root.rglob("digit-7/*.png")))).read_bytes()
-
-
-def error_of(response: httpx.Response) -> tuple[int, str]:
-    """Status and code, after the shape that every error has was checked."""
-    assert response.headers["content-type"] == "application/json"
-    body = response.json()
-    assert set(body) == {"error"}
-    assert set(body["error"]) == {"code", "message"}
-    assert body["error"]["message"]
-    assert "\n" not in body["error"]["message"]
-    return response.status_code, body["error"]["code"]
-
-
-def multipart(*parts: bytes, boundary: bytes = b"xyz") -> bytes:
-    return b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts) + b"--" + boundary + b"--\r\n"
-
-
-def part(data: bytes, name: str = "image", filename: str | None = "a.png") -> bytes:
-    file = "" if filename is None else f'; filename="{filename}"'
-    head = f'Content-Disposition: form-data; name="{name}"{file}\r\nContent-Type: image/png\r\n\r\n'
-    return head.encode() + data
-
-
-FORM = {"Content-Type": "multipart/form-data; boundary=xyz"}
-
-
-# --- driving the application directly -----------------------------------------------------------------
-
-
-@dataclass
-class Reply:
-    status: int
-    headers: dict[str, str]
-    body: Any
-
-
-async def call(app: Starlette, receive: Receive, headers: Headers = (), path: str = "/v1/predict") -> Reply:  # type: ignore[assignment]
-    """One POST with exactly these headers and whatever `receive` gives."""
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    raw = [(k.encode().lower(), v.encode()) if isinstance(k, str) else (k, v) for k, v in pairs]  # type: ignore[union-attr]
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": raw,
-        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 3000),
-    }  # fmt: skip
-    sent: list[dict[str, Any]] = []
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)  # type: ignore[arg-type]
-    found = {key.decode(): value.decode() for key, value in sent[0]["headers"]}
-    return Reply(sent[0]["status"], found, json.loads(b"".join(message.get("body", b"") for message in sent[1:])))
-
-
-def chunks(*bodies: bytes, pause: float = 0.0, forever: bool = False) -> Receive:
-    """A client that sends these chunks, waiting before each; then ends the body, or never does."""
-    waiting = list(bodies)
-
-    async def receive() -> dict[str, Any]:
-        await asyncio.sleep(pause)
-        if not waiting and forever:
-            await asyncio.Event().wait()
-        body = waiting.pop(0) if waiting else b""
-        return {"type": "http.request", "body": body, "more_body": bool(waiting) or forever}
-
-    return receive
-
-
-async def never_read() -> dict[str, Any]:
-    raise AssertionError("the body was read")
 
 
 # --- answers ------------------------------------------------------------------------------------------
@@ -206,8 +144,8 @@ def test_every_request_has_an_id_of_its_own(client: TestClient, picture: bytes) 
 def test_what_the_server_says_of_its_model(client: TestClient, live: Live, pipeline: Pipeline) -> None:
     body = client.get("/v1/model").json()
     assert set(body) == {
-        "name", "version", "digest", "classes", "rule", "metrics", "verdict", "provider", "device", "generation",
-        "last_swap",
+        "name", "version", "digest", "classes", "rule", "metrics", "verdict", "precision", "provider", "device",
+        "generation", "last_swap",
     }  # fmt: skip
     assert live.current is not None
     assert body["classes"] == ["digit-0", "digit-1", "digit-7"]
@@ -328,11 +266,6 @@ LENGTHS = [b"abc", b"-1", b"+5", b"1e3", b"0x10", b"", b" ", b"5, 5", b"\xb2", b
 def test_a_content_length_that_is_no_length_is_400(client: TestClient, length: bytes) -> None:
     reply = asyncio.run(call(app_of(client), never_read, [(b"content-length", length)]))
     assert (reply.status, reply.body["error"]["code"]) == (400, "invalid_request")
-
-
-def app_of(client: TestClient) -> Starlette:
-    assert isinstance(client.app, Starlette)
-    return client.app
 
 
 def test_a_client_that_goes_away_is_no_defect(client: TestClient) -> None:
@@ -525,31 +458,10 @@ def test_slow_clients_keep_nobody_waiting(live: Live, picture: bytes) -> None:
 # --- 429 ----------------------------------------------------------------------------------------------
 
 
-class Held(Predictor):
-    """A real predictor that waits before it answers."""
-
-    go: threading.Event
-
-    def answer(self, pixels: Any) -> list[Answer]:
-        self.go.wait(30)
-        return super().answer(pixels)
-
-
-def held_by(live: Live) -> tuple[Live, threading.Event]:
-    loaded = live.current
-    assert loaded is not None
-    contents = loaded.artifact.contents
-    held = Held(loaded.artifact.model, contents.classes, contents.preprocessing, contents.rule, "cpu")
-    held.go = threading.Event()
-    other = Live(Path("unused"))
-    other.current = replace(loaded, predictor=held)
-    return other, held.go
-
-
 def test_beyond_the_queue_it_is_429_at_once_and_the_others_are_answered(live: Live, picture: bytes) -> None:
     slow, go = held_by(live)
     edge = Edge(slow, Settings(queue=2))
-    room = edge._most
+    room = (os.cpu_count() or 1) + 2
 
     async def scenario() -> tuple[list[Reply], list[Reply], Reply]:
         app = edge.app()
@@ -573,7 +485,7 @@ def test_refused_pictures_give_their_place_back(live: Live, picture: bytes) -> N
 
     async def scenario() -> list[int]:
         app = edge.app()
-        refused = [(await call(app, chunks(b"no picture"))).status for _ in range(edge._most + 5)]
+        refused = [(await call(app, chunks(b"no picture"))).status for _ in range((os.cpu_count() or 1) + 1 + 5)]
         return [*refused, (await call(app, chunks(picture))).status]
 
     statuses = asyncio.run(scenario())
@@ -584,22 +496,9 @@ def test_refused_pictures_give_their_place_back(live: Live, picture: bytes) -> N
 # --- 500 and 503 --------------------------------------------------------------------------------------
 
 
-class Defective(Predictor):
-    def answer(self, pixels: Any) -> list[Answer]:
-        raise RuntimeError("a secret path /home/ann")
-
-
 def test_a_defect_of_ours_is_500_and_tells_nothing(live: Live, picture: bytes) -> None:
     """The control of every test that expects no 5xx: it would be seen."""
-    loaded = live.current
-    assert loaded is not None
-    contents = loaded.artifact.contents
-    broken = Live(Path("unused"))
-    broken.current = replace(
-        loaded,
-        predictor=Defective(loaded.artifact.model, contents.classes, contents.preprocessing, contents.rule, "cpu"),
-    )
-    response = client_of(broken).post("/v1/predict", content=picture)
+    response = client_of(broken_by(live)).post("/v1/predict", content=picture)
     assert error_of(response) == (500, "internal")
     assert "ann" not in response.text
 
@@ -627,6 +526,131 @@ def test_before_the_first_promotion_it_is_503_and_then_loads_by_itself(
         check_answer(client.post("/v1/predict", content=picture).json(), live, picture)
     finally:
         live.stop()
+
+
+# --- ending -------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_told_to_end_is_not_ready_but_still_answers(tiny: Live) -> None:
+    edge = Edge(tiny, Settings())
+    client = TestClient(edge.app(), raise_server_exceptions=False)
+    before = [client.get("/readyz"), client.post("/v1/predict", content=png(RED))]
+    assert [response.status_code for response in before] == [200, 200]
+    assert not any("connection" in response.headers for response in before)
+    edge.stopping = True
+    ready = client.get("/readyz")
+    assert error_of(ready) == (503, "stopping")
+    assert int(ready.headers["retry-after"]) >= 1
+    answered = [
+        client.post("/v1/predict", content=png(RED)),
+        client.post("/v1/predict/batch", files=batch_of(png(RED))),
+        client.get("/v1/model"),
+        client.get("/livez"),
+    ]
+    assert [response.status_code for response in answered] == [200] * 4
+    assert answered[0].json()["label"] == "red"
+    refused = client.post("/v1/predict", content=b"no picture")
+    assert error_of(refused) == (415, "unsupported_format")
+    assert [response.headers["connection"] for response in (ready, *answered, refused)] == ["close"] * 6
+
+
+# --- request ids and the log --------------------------------------------------------------------------
+
+
+def test_an_answers_id_is_in_its_header_and_its_body(tiny: Live) -> None:
+    client = client_of(tiny)
+    for response in (
+        client.post("/v1/predict", content=png(RED), headers={"X-Request-Id": "mine"}),
+        client.post("/v1/predict/batch", files=batch_of(png(RED))),
+    ):
+        assert response.headers["x-request-id"] == response.json()["request_id"]
+        assert re.fullmatch("[0-9a-f]{32}", response.json()["request_id"]), "the server's own, not a client's words"
+
+
+def test_a_refusal_has_an_id_too(tiny: Live) -> None:
+    client, nothing = client_of(tiny, api_token=SecretStr("right")), client_of(Live(Path("unused")))
+    right = {"Authorization": "Bearer right"}
+    refused = [
+        client.post("/v1/predict", content=png(RED)),
+        client.post("/v1/predict", headers=right),
+        client.post("/v1/predict", content=b"no picture", headers=right),
+        client.post("/v1/predict/batch", content=b"no form", headers=right),
+        nothing.post("/v1/predict", content=png(RED)),
+        nothing.get("/readyz"),
+    ]
+    assert [response.status_code for response in refused] == [401, 400, 415, 400, 503, 503]
+    ids = [response.headers["x-request-id"] for response in refused]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[0-9a-f]{32}", found) for found in ids)
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [json.loads(record.getMessage()) for record in caplog.records if record.name == "serving.access"]
+
+
+def test_every_request_is_logged_as_json_without_what_the_client_sent(
+    tiny: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "serving.access")
+    client = client_of(tiny, api_token=SecretStr("a-long-secret"))
+    headers = {"Authorization": "Bearer a-long-secret"}
+    files = {"image": ("patient-7.png", png(RED))}
+    wrong = {"Authorization": "Bearer a-wrong-token"}
+    done = [
+        client.post("/v1/predict?top_k=2&who=ann", files=files, headers=headers),
+        client.post("/v1/predict/batch", files=[("images", ("patient-8.png", b"hello"))], headers=headers),
+        client.post("/v1/predict?top_k=many", files=files, headers=headers),
+        client.post("/v1/predict", files={"image": ("patient-9.png", b"hello")}, headers=headers),
+        client.get("/v1/model", headers=wrong),
+        client.get("/livez?who=ann"),
+    ]
+    lines = logged(caplog)
+    assert [(line["route"], line["status"]) for line in lines] == [
+        ("/v1/predict", 200), ("/v1/predict/batch", 200), ("/v1/predict", 400), ("/v1/predict", 415),
+        ("/v1/model", 401), ("/livez", 200),
+    ]  # fmt: skip
+    assert [line["request_id"] for line in lines] == [response.headers["x-request-id"] for response in done]
+    for line in lines:
+        assert set(line) == {"request_id", "route", "status", "ms"}
+        assert 0 <= line["ms"] < 60_000
+    ours = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("serving"))
+    for words in ("secret", "wrong", "Bearer", "patient", "ann", "top_k", "many", "?"):
+        assert words not in ours
+
+
+def test_a_defect_of_ours_is_logged_and_counted_as_500(tiny: Live, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "serving.access")
+    client = client_of(broken_by(tiny))
+    assert error_of(client.post("/v1/predict", content=png(RED))) == (500, "internal")
+    assert [(line["route"], line["status"]) for line in logged(caplog)] == [("/v1/predict", 500)]
+    requests = figures_of(client.get("/metrics").text)["thaw_requests_total"]
+    assert requests == {("/v1/predict", "500"): 1}
+
+
+def test_where_lines_for_every_request_are_not_wanted_there_are_none(
+    tiny: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "serving.access")
+    assert client_of(tiny).get("/livez").status_code == 200
+    assert logged(caplog) == []
+
+
+# --- TIFF ---------------------------------------------------------------------------------------------
+
+
+def test_tiff_is_refused_unless_it_was_asked_for(tiny: Live) -> None:
+    tiff = png(BLUE, kind="TIFF")
+    usual, asked = client_of(tiny), client_of(tiny, accept_tiff=True)
+    assert error_of(usual.post("/v1/predict", content=tiff)) == (415, "unsupported_format")
+    assert asked.post("/v1/predict", content=tiff).json()["label"] == "blue"
+    (refused,) = usual.post("/v1/predict/batch", files=batch_of(tiff)).json()["results"]
+    (answered,) = asked.post("/v1/predict/batch", files=batch_of(tiff)).json()["results"]
+    assert refused["error"]["code"] == "unsupported_format"
+    assert answered["label"] == "blue"
+    for client, told in ((usual, False), (asked, True)):
+        message = client.post("/v1/predict", content=b"no picture").json()["error"]["message"]
+        assert ("TIFF" in message) == told
+        assert client.post("/v1/predict", content=png(RED)).json()["label"] == "red"
 
 
 # --- pictures made by others --------------------------------------------------------------------------

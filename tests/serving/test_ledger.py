@@ -10,15 +10,28 @@ from pathlib import Path
 
 import pytest
 
+from serving.database import FILE
 from serving.errors import BadInput, Conflict
-from serving.ledger import FILE, Champion, Event, Ledger, opened
+from serving.ledger import Champion, Event, Ledger, opened
 
 FORK = multiprocessing.get_context("fork")
 RIVALS = 8
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Where a ledger may be: a home, or an empty database."""
+    return tmp_path / "home" if request.param == "sqlite" else str(request.getfixturevalue("database"))
+
+
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def ledger(place: Path | str) -> Iterator[Ledger]:
+    with opened(place) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def file_ledger(tmp_path: Path) -> Iterator[Ledger]:
     with opened(tmp_path) as ledger:
         yield ledger
 
@@ -50,9 +63,9 @@ def test_reading_creates_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_reading_opens_what_is_there(tmp_path: Path, ledger: Ledger) -> None:
+def test_reading_opens_what_is_there(place: Path | str, ledger: Ledger) -> None:
     publish(ledger, 1)
-    with opened(tmp_path, create=False) as reader:
+    with opened(place, create=False) as reader:
         assert reader.names() == ("m",)
         assert reader.id == ledger.id
 
@@ -65,18 +78,18 @@ def test_the_file_is_in_the_home_whatever_its_path(tmp_path: Path, name: str) ->
     assert (tmp_path / name / FILE).is_file()
 
 
-def test_a_sqlite_url_is_the_same_ledger(tmp_path: Path, ledger: Ledger) -> None:
-    publish(ledger, 1)
+def test_a_sqlite_url_is_the_same_ledger(tmp_path: Path, file_ledger: Ledger) -> None:
+    publish(file_ledger, 1)
     with opened(f"sqlite:///{tmp_path / FILE}", create=False) as by_url:
-        assert by_url.id == ledger.id
-        assert promote(by_url, 1) == ledger.champion("m")
+        assert by_url.id == file_ledger.id
+        assert promote(by_url, 1) == file_ledger.champion("m")
 
 
-def test_it_is_durable_and_lets_readers_in(tmp_path: Path, ledger: Ledger) -> None:
-    publish(ledger, 1)
+def test_it_is_durable_and_lets_readers_in(tmp_path: Path, file_ledger: Ledger) -> None:
+    publish(file_ledger, 1)
     with sqlite3.connect(tmp_path / FILE) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    with ledger._engine.connect() as used:
+    with file_ledger._engine.connect() as used:
         assert used.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
 
 
@@ -86,6 +99,51 @@ def test_ids_differ_between_ledgers_and_stay(tmp_path: Path) -> None:
         with opened(tmp_path / name) as ledger:
             ids.append(ledger.id)
     assert ids[0] == ids[2] != ids[1]
+
+
+# --- URLs ---------------------------------------------------------------------------------------------
+
+
+def test_a_postgresql_url_needs_no_drivers_name(database: str) -> None:
+    assert database.startswith("postgresql://")
+    with opened(database) as ledger:
+        publish(ledger, 1)
+    with opened(database.replace("postgresql://", "postgresql+psycopg://"), create=False) as by_driver:
+        assert by_driver.id == ledger.id
+        assert by_driver.names() == ("m",)
+
+
+WRONG_URLS = {
+    "another database": "mysql://ann:hunter2@db/thaw",
+    "another database's driver": "mysql+pymysql://ann:hunter2@db/thaw",
+    "an old name": "postgres://ann:hunter2@db/thaw",
+    "no database": "https://ann:hunter2@db/thaw",
+    "a port that is none": "postgresql://ann:hunter2@db:port/thaw",
+    "a driver there is none of": "postgresql+nothing://ann:hunter2@db/thaw",
+    "another driver": "postgresql+psycopg2://ann:hunter2@db/thaw",
+    "a driver that does not wait": "postgresql+asyncpg://ann:hunter2@db/thaw",
+    "a driver of SQLite there is none of": "sqlite+nothing:///ledger.db",
+    "no URL": "ann:hunter2@db",
+    "words": "the usual ledger, hunter2",
+    "half a URL": "://hunter2",
+}
+
+
+@pytest.mark.parametrize("url", WRONG_URLS.values(), ids=WRONG_URLS)
+def test_what_is_no_url_of_a_supported_database_is_refused_without_its_password(tmp_path: Path, url: str) -> None:
+    for create in (True, False):
+        with pytest.raises(BadInput, match="THAW_LEDGER") as caught:
+            Ledger(url, create=create)
+        assert "hunter2" not in str(caught.value)
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_does_not_answer_shows_no_password(database: str) -> None:
+    wrong = database.replace("thaw@", "thaw:hunter2@") + "-none"
+    with pytest.raises(Exception, match="does not exist") as caught:
+        Ledger(wrong)
+    assert "hunter2" not in str(caught.value)
 
 
 # --- publishing ---------------------------------------------------------------------------------------
@@ -297,11 +355,52 @@ def test_history_is_complete_ordered_and_only_grows(held: Ledger) -> None:
     assert len(after) == len(before) + 2  # release, promote
 
 
+# --- removals -----------------------------------------------------------------------------------------
+
+
+def test_the_last_champions_are_the_last_that_were_served_each_once(ledger: Ledger) -> None:
+    publish(ledger, 1, 2, 3, 4, 5)
+    assert ledger.last_champions("m", 3) == ()
+    for version in (1, 2, 1, 3):
+        promote(ledger, version)
+    assert ledger.last_champions("m", 9) == (3, 1, 2)
+    rollback(ledger, to=2)
+    assert ledger.last_champions("m", 9) == (2, 3, 1), "a rollback serves it again"
+    for count in range(4):
+        assert ledger.last_champions("m", count) == (2, 3, 1)[:count]
+    assert ledger.last_champions("other", 3) == ()
+
+
+def test_a_removal_is_an_event_and_the_version_stays(ledger: Ledger) -> None:
+    publish(ledger, 1, 2, 3)
+    publish(ledger, 1, name="other")
+    promote(ledger, 2)
+    assert ledger.removed("m") == set()
+    ledger.record_removal(ledger.version("m", 1), "ann", "thaw gc")
+    assert ledger.removed("m") == {1}
+    assert ledger.removed("other") == set()
+    assert [entry.version for entry in ledger.versions("m")] == [3, 2, 1]
+    last = ledger.history("m")[-1]
+    assert (last.kind, last.version, last.digest, last.who, last.why) == ("remove", 1, "digest-1", "ann", "thaw gc")
+
+
+def test_a_champion_is_not_removed(ledger: Ledger) -> None:
+    publish(ledger, 1, 2)
+    promote(ledger, 1)
+    before = ledger.history("m")
+    with pytest.raises(Conflict, match="m:1 is the champion"):
+        ledger.record_removal(ledger.version("m", 1), "ann", "thaw gc")
+    assert ledger.history("m") == before
+    promote(ledger, 2)
+    ledger.record_removal(ledger.version("m", 1), "ann", "thaw gc")
+    assert ledger.removed("m") == {1}
+
+
 # --- races --------------------------------------------------------------------------------------------
 
 
-def try_to_promote(home: Path, version: int, start: Barrier, results: multiprocessing.Queue[str]) -> None:
-    with opened(home, create=False) as ledger:
+def try_to_promote(place: Path | str, version: int, start: Barrier, results: multiprocessing.Queue[str]) -> None:
+    with opened(place, create=False) as ledger:
         start.wait(30)
         try:
             champion = ledger.promote("m", version, who=f"rival-{version}", why="race", expected_generation=1)
@@ -313,43 +412,43 @@ def try_to_promote(home: Path, version: int, start: Barrier, results: multiproce
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_of_eight_processes_that_promote_against_one_champion_one_wins(tmp_path: Path, attempt: int) -> None:
-    with opened(tmp_path) as ledger:
+def test_of_eight_processes_that_promote_against_one_champion_one_wins(place: Path | str, attempt: int) -> None:
+    with opened(place) as ledger:
         publish(ledger, *range(1, RIVALS + 2))
         promote(ledger, RIVALS + 1)
     start, results = FORK.Barrier(RIVALS), FORK.Queue()
-    rivals = [FORK.Process(target=try_to_promote, args=(tmp_path, v, start, results)) for v in range(1, RIVALS + 1)]
+    rivals = [FORK.Process(target=try_to_promote, args=(place, v, start, results)) for v in range(1, RIVALS + 1)]
     for rival in rivals:
         rival.start()
     outcomes = sorted(results.get(timeout=60) for _ in rivals)
     for rival in rivals:
         rival.join(30)
     assert outcomes[:-1] == ["conflict"] * (RIVALS - 1)
-    with opened(tmp_path) as ledger:
+    with opened(place) as ledger:
         champion = ledger.champion("m")
         assert outcomes[-1] == f"won {champion.version}"
         assert champion.generation == 2
         assert [kind for kind, _ in told(ledger)].count("promote") == 2, "losers leave no event"
 
 
-def create(home: Path, start: Barrier, results: multiprocessing.Queue[str]) -> None:
+def create(place: Path | str, start: Barrier, results: multiprocessing.Queue[str]) -> None:
     start.wait(30)
     try:
-        with opened(home) as ledger:
+        with opened(place) as ledger:
             results.put(ledger.id)
     except Exception as error:
         results.put(repr(error))
 
 
-def test_eight_processes_that_make_a_ledger_make_one(tmp_path: Path) -> None:
+def test_eight_processes_that_make_a_ledger_make_one(place: Path | str) -> None:
     start, results = FORK.Barrier(RIVALS), FORK.Queue()
-    rivals = [FORK.Process(target=create, args=(tmp_path / "home", start, results)) for _ in range(RIVALS)]
+    rivals = [FORK.Process(target=create, args=(place, start, results)) for _ in range(RIVALS)]
     for rival in rivals:
         rival.start()
     ids = {results.get(timeout=60) for _ in rivals}
     for rival in rivals:
         rival.join(30)
-    with opened(tmp_path / "home", create=False) as ledger:
+    with opened(place, create=False) as ledger:
         assert ids == {ledger.id}
 
 

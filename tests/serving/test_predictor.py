@@ -15,8 +15,9 @@ from PIL import Image
 
 from serving.artifact import GOLDEN, MODEL, Artifact, Rule, Watch, golden_inputs, read
 from serving.errors import ArtifactError, DeviceError, PictureError
-from serving.predictor import CPU, CUDA, Predictor, gpu_count, load_predictor
+from serving.predictor import Predictor, load_predictor
 from serving.preprocess import Pixels
+from serving.session import CPU, CUDA, gpu_count
 from tests.conftest import Pipeline
 from tests.serving.tiny import CLASSES, PREPROCESSING, SIDE, make_artifact, reseal, write_golden, write_model
 
@@ -121,7 +122,7 @@ def test_a_driver_that_promises_more_than_it_holds_is_found_out(
     artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """onnxruntime lists CUDA and falls back in silence; what the session really runs on decides."""
-    monkeypatch.setattr("serving.predictor.gpu_count", lambda: 1)
+    monkeypatch.setattr("serving.session.gpu_count", lambda: 1)
     with pytest.raises(DeviceError):
         load_predictor(artifact, "cuda")
 

@@ -1,14 +1,9 @@
-"""Publishing makes entries that BentoML lists and Thaw verifies; a kill at any moment leaves nothing to repair by hand.
-
-The drill kills `publish` and `promote` with SIGKILL at every call that changes the disk or the ledger. Its controls are
-three careless stores that the same check must catch.
-"""
+"""Publishing makes entries that BentoML lists and Thaw verifies; removing takes away what nobody needs."""
 
 from __future__ import annotations
 
 import multiprocessing
 import pwd
-import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,14 +14,14 @@ from typing import Any
 import bentoml
 import pytest
 
+from benchmarks.kills import kill_at, kill_points
 from serving import artifact as artifacts
 from serving.artifact import Artifact
-from serving.errors import ArtifactError, BadInput
+from serving.errors import ArtifactError, BadInput, Conflict
 from serving.ledger import Ledger, Version, opened
 from serving.store import LABEL, Store, parse_reference, resolve_name, whoami
 from tests.conftest import Pipeline
 from tests.serving.conftest import model_store_at
-from tests.serving.kills import kill_at, kill_points
 from tests.serving.tiny import make_artifact
 
 FORK = multiprocessing.get_context("fork")
@@ -206,6 +201,195 @@ def test_an_entry_the_ledger_does_not_know_is_replaced(
     assert store.open("colours", 1).digest == source.digest
 
 
+# --- removing -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three(store: Store, ledger: Ledger, source: Artifact, tmp_path: Path) -> list[Version]:
+    """Three versions; the second is the champion."""
+    sources = [source, make_artifact(tmp_path / "two", bias=2.0), make_artifact(tmp_path / "three", bias=3.0)]
+    versions = [store.publish(each, "ann", "") for each in sources]
+    ledger.promote("colours", 2, who="ann", why="")
+    return versions
+
+
+def test_a_removed_version_has_no_files_but_its_row_and_history(
+    store: Store, ledger: Ledger, three: list[Version], bentoml_home: Path
+) -> None:
+    before = ledger.history("colours")
+    assert store.is_stored(three[0])
+    store.remove("colours", 1, "ann", "thaw gc --keep 1")
+    assert not store.is_stored(three[0])
+    assert not entry_of(bentoml_home, three[0]).exists()
+    assert [path.name for path in bentoml_home.iterdir()] == ["models"], "nothing is left beside the store"
+    assert ledger.version("colours", 1) == three[0]
+    after = ledger.history("colours")
+    assert after[:-1] == before
+    assert (after[-1].kind, after[-1].version, after[-1].who, after[-1].why) == ("remove", 1, "ann", "thaw gc --keep 1")
+    assert [store.open("colours", n).digest for n in (2, 3)] == [three[1].digest, three[2].digest]
+    assert {str(model.tag) for model in bentoml.models.list()} == {three[1].tag, three[2].tag}
+
+
+def test_opening_a_removed_version_says_who_took_it(store: Store, three: list[Version]) -> None:
+    store.remove("colours", 1, "ann", "")
+    with pytest.raises(BadInput, match="found it removed by `thaw gc`"):
+        store.open("colours", 1)
+
+
+def test_a_lost_version_is_not_said_to_be_removed(store: Store, three: list[Version], bentoml_home: Path) -> None:
+    store.remove("colours", 1, "ann", "")
+    shutil.rmtree(entry_of(bentoml_home, three[2]))
+    with pytest.raises(ArtifactError, match="BENTOML_HOME"):
+        store.open("colours", 3)
+
+
+def test_the_champion_is_not_removed(store: Store, ledger: Ledger, three: list[Version]) -> None:
+    before = ledger.history("colours")
+    with pytest.raises(Conflict, match="colours:2 is the champion"):
+        store.remove("colours", 2, "ann", "")
+    assert store.champion("colours").digest == three[1].digest
+    assert ledger.history("colours") == before
+
+
+def test_what_was_never_published_is_not_removed(store: Store, ledger: Ledger, three: list[Version]) -> None:
+    for name, version in (("colours", 4), ("other", 1)):
+        with pytest.raises(BadInput, match="published"):
+            store.remove(name, version, "ann", "")
+    assert ledger.removed("colours") == ledger.removed("other") == set()
+
+
+def test_the_number_of_a_removed_version_is_not_given_again(
+    store: Store, three: list[Version], source: Artifact
+) -> None:
+    store.remove("colours", 3, "ann", "")
+    assert store.publish(source, "ann", "").version == 4
+    with pytest.raises(BadInput, match="thaw gc"):
+        store.open("colours", 3)
+
+
+def remove_first(home: Path) -> None:
+    with opened(home) as ledger:
+        Store(home, ledger).remove("colours", 1, "drill", "thaw gc")
+
+
+def test_a_kill_at_any_point_of_a_removal_is_finished_by_removing_again(tmp_path: Path, source: Artifact) -> None:
+    template = tmp_path / "template"
+    with model_store_at(template / "bentoml"), opened(template / "home") as ledger:
+        for _ in range(2):
+            version = Store(template / "home", ledger).publish(source, "drill", "").version
+            ledger.promote("colours", version, who="drill", why="")
+
+    def somewhere(work: Callable[[Path, Path], list[str]]) -> list[str]:
+        place = tmp_path / "here"
+        shutil.copytree(template / "home", place / "home")
+        with model_store_at(place / "bentoml"):
+            shutil.copytree(template / "bentoml", place / "bentoml", dirs_exist_ok=True)
+            found = work(place / "home", place)
+        shutil.rmtree(place)
+        return found
+
+    def killed_at(point: int) -> Callable[[Path, Path], list[str]]:
+        def work(home: Path, place: Path) -> list[str]:
+            kill_at(point, lambda: remove_first(home), place / "record")
+            with opened(home) as ledger:
+                store = Store(home, ledger)
+                stored, recorded = store.is_stored(ledger.version("colours", 1)), ledger.removed("colours") == {1}
+                wrong = [] if stored or recorded else ["the files went before it was recorded"]
+                if stored:
+                    wrong += [] if store.open("colours", 1).digest == source.digest else ["half of it is gone"]
+                store.remove("colours", 1, "drill", "again")
+                store.remove_leftovers("colours")
+                wrong += ["it is still stored"] if store.is_stored(ledger.version("colours", 1)) else []
+                wrong += [str(path) for path in (place / "bentoml").iterdir() if path.name != "models"]
+                wrong += ["it is not recorded"] if ledger.removed("colours") != {1} else []
+                wrong += ["the champion is lost"] if store.champion("colours").digest != source.digest else []
+                with pytest.raises(BadInput, match="thaw gc"):
+                    store.open("colours", 1)
+                return wrong
+
+        return work
+
+    points = somewhere(lambda home, place: kill_points(lambda: remove_first(home), place / "record"))
+    assert {name.partition(" ")[2] for name in points} >= {"commit", "rename", "rmtree"}
+    for number, name in enumerate(points):
+        assert somewhere(killed_at(number)) == [], f"killed {name}"
+
+
+# --- what interrupted publishes left ------------------------------------------------------------------
+
+
+def leave(bentoml_home: Path, ledger_id: str, version: str, name: str = "colours") -> Path:
+    """An entry as a kill between the rename and the record leaves one."""
+    place = bentoml_home / "models" / name / f"{ledger_id}-{version}"
+    place.mkdir(parents=True)
+    (place / artifacts.MODEL).write_bytes(b"whole")
+    return place
+
+
+def test_where_nothing_was_interrupted_nothing_is_left_over(store: Store, three: list[Version]) -> None:
+    assert store.leftovers("colours") == store.leftovers("other") == ()
+    assert store.remove_leftovers("colours") == ()
+    assert all(store.is_stored(version) for version in three)
+
+
+def test_leftovers_are_entries_the_ledger_does_not_know_and_the_half_written_one(
+    store: Store, ledger: Ledger, three: list[Version], bentoml_home: Path
+) -> None:
+    unrecorded = [leave(bentoml_home, ledger.id, version) for version in ("4", "9")]
+    half = bentoml_home / f".thaw-{ledger.id}-colours"
+    (half / "colours").mkdir(parents=True)
+    assert store.leftovers("colours") == (*unrecorded, half)
+    assert store.remove_leftovers("colours") == (*unrecorded, half)
+    assert not any(path.exists() for path in (*unrecorded, half))
+    assert store.leftovers("colours") == ()
+    assert [store.open("colours", version.version).digest for version in three] == [v.digest for v in three]
+
+
+def test_what_is_anothers_is_no_leftover(
+    store: Store, ledger: Ledger, three: list[Version], source: Artifact, bentoml_home: Path, tmp_path: Path
+) -> None:
+    with opened(tmp_path / "second") as other:
+        theirs = Store(tmp_path / "second", other).publish(source, "bob", "")
+        others = [
+            entry_of(bentoml_home, theirs),
+            leave(bentoml_home, other.id, "2"),
+            leave(bentoml_home, ledger.id, "1", name="shapes"),
+            leave(bentoml_home, "made", "by-hand"),
+        ]
+        staging = bentoml_home / f".thaw-{other.id}-colours"
+        staging.mkdir()
+        assert store.leftovers("colours") == store.remove_leftovers("colours") == ()
+        assert all(path.is_dir() for path in (*others, staging))
+        assert Store(tmp_path / "second", other).leftovers("colours") == (others[1], staging)
+    assert store.remove_leftovers("shapes") == (others[2],)
+
+
+def remove_leftovers_beside(home: Path, start: Barrier, results: multiprocessing.Queue[str]) -> None:
+    start.wait(30)
+    try:
+        with opened(home) as ledger:
+            for _ in range(20):
+                Store(home, ledger).remove_leftovers("colours")
+        results.put("done")
+    except Exception as error:
+        results.put(repr(error))
+
+
+def test_leftovers_are_not_removed_under_the_hands_of_who_publishes(
+    store: Store, source: Artifact, tmp_path: Path
+) -> None:
+    start, results = FORK.Barrier(3), FORK.Queue()
+    home = tmp_path / "home"
+    rivals = [FORK.Process(target=publish_beside_others, args=(home, source, start, results)) for _ in range(2)]
+    rivals.append(FORK.Process(target=remove_leftovers_beside, args=(home, start, results)))
+    for rival in rivals:
+        rival.start()
+    assert sorted(results.get(timeout=60) for _ in rivals) == ["1", "2", "done"]
+    for rival in rivals:
+        rival.join(30)
+    assert [store.open("colours", version).digest for version in (1, 2)] == [source.digest] * 2
+
+
 # --- names and references -----------------------------------------------------------------------------
 
 
@@ -269,143 +453,50 @@ def test_processes_that_publish_at_once_get_a_version_each(store: Store, source:
         assert store.open("colours", version).digest == source.digest
 
 
-# --- kills --------------------------------------------------------------------------------------------
-
-MakeStore = Callable[[Path, Ledger], Store]
-
-
-def publish_and_promote(home: Path, source: Artifact, make: MakeStore = Store) -> int:
-    with opened(home) as ledger:
-        version = make(home, ledger).publish(source, "drill", "publish").version
-        ledger.promote("colours", version, who="drill", why="promote")
-        return version
-
-
-def problems(home: Path, source: Artifact, make: MakeStore = Store) -> list[str]:
-    """What is wrong for the next process that comes here: nothing, after any kill."""
-    found = []
-
-    def must(what: str, check: Callable[[], object]) -> None:
-        try:
-            if check() is False:
-                found.append(f"{what}: no")
-        except Exception as error:
-            found.append(f"{what}: {type(error).__name__}: {error}")
-
-    with opened(home) as ledger:
-        store = make(home, ledger)
-        champion = ledger.champion("colours")
-        must("BentoML lists its models", bentoml.models.list)
-        for version in ledger.versions("colours"):
-            must(f"version {version.version} opens", lambda v=version: store.open("colours", v.version))
-        if champion.version is not None:
-            must("the champion opens", lambda: store.champion("colours"))
-        must("publish and promote again", lambda: publish_and_promote(home, source, make))
-        must("BentoML lists its models afterwards", bentoml.models.list)
-        must("the new champion is the newest", lambda: newest_is_champion(ledger))
-        must("the new champion opens", lambda: store.champion("colours"))
-        must("every entry is in the ledger", lambda: entries() == {v.tag for v in ledger.versions("colours")})
-        must("generations have events", lambda: promotions(ledger) == ledger.champion("colours").generation)
-    return found
-
-
-def newest_is_champion(ledger: Ledger) -> bool:
-    return ledger.champion("colours").version == ledger.versions("colours")[0].version
-
-
-def promotions(ledger: Ledger) -> int:
-    return [event.kind for event in ledger.history("colours")].count("promote")
-
-
-def entries() -> set[str]:
-    return {str(model.tag) for model in bentoml.models.list()}
-
-
-class Drill:
-    """One fresh home, ledger and model store for each kill, with `before` versions published and promoted."""
-
-    def __init__(self, place: Path, source: Artifact, before: int = 0, make: MakeStore = Store) -> None:
-        self._place, self._source, self._make = place, source, make
-        self._template = place / "template"
-        (self._template / "home").mkdir(parents=True)
-        with model_store_at(self._template / "bentoml"):
-            bentoml.models.list()  # BentoML imports much at its first use: here, not in every child
-            for _ in range(before):
-                publish_and_promote(self._template / "home", source)
-        self.points = self._run("count", lambda home, record: kill_points(lambda: self._work(home), record))
-
-    def spread(self, count: int) -> list[int]:
-        """That many points evenly over all of them, the first and the last among them."""
-        last = len(self.points) - 1
-        assert last > count, "more points than are tried"
-        return [round(i * last / (count - 1)) for i in range(count)]
-
-    def after_kill_at(self, point: int) -> list[str]:
-        """What is wrong after that kill."""
-
-        def killed(home: Path, record: Path) -> list[str]:
-            kill_at(point, lambda: self._work(home), record)
-            return problems(home, self._source, self._make)
-
-        return self._run(str(point), killed)
-
-    def _work(self, home: Path) -> None:
-        publish_and_promote(home, self._source, self._make)
-
-    def _run(self, name: str, work: Callable[[Path, Path], list[str]]) -> list[str]:
-        place = self._place / name
-        shutil.copytree(self._template / "home", place / "home")
-        with model_store_at(place / "bentoml"):
-            shutil.copytree(self._template / "bentoml", place / "bentoml", dirs_exist_ok=True)
-            result = work(place / "home", place / "record")
-        shutil.rmtree(place)
-        return result
-
-
-@pytest.mark.parametrize(("before", "kills"), [(0, 60), (1, 30)], ids=["first version", "second version"])
-def test_a_kill_at_any_point_leaves_what_the_next_process_can_use(
-    tmp_path: Path, source: Artifact, before: int, kills: int
+def publish_from_another_host(
+    place: Path, database: str, source: Artifact, start: Barrier, results: multiprocessing.Queue[str]
 ) -> None:
-    drill = Drill(tmp_path / "drill", source, before)
-    kinds = {name.partition(" ")[2] for name in drill.points if name.startswith("before")}
-    assert kinds == {"fsync", "rename", "mkdir", "copyfile", "rmtree", "statement", "commit"}
-    wrong = {f"{n}: {drill.points[n]}": found for n in drill.spread(kills) if (found := drill.after_kill_at(n))}
-    assert wrong == {}
+    """A home of its own: its file locks are nobody else's."""
+    try:
+        with opened(database, create=False) as ledger:
+            start.wait(30)
+            for _ in range(3):
+                results.put(str(Store(place, ledger).publish(source, place.name, "").version))
+    except Exception as error:
+        results.put(repr(error))
 
 
-class CopiesIntoPlace(Store):
-    """As BentoML does by itself: the final directory first, then the files."""
-
-    def _write(self, tag: str, source: Artifact) -> None:
-        with bentoml.models.create(tag, labels={LABEL: self._ledger.id}) as entry:
-            for name in (*source.contents.files, artifacts.MANIFEST):
-                shutil.copyfile(source.path / name, entry.path_of(name))
-
-    def _remove_unrecorded(self, tag: str) -> None:
-        pass
-
-
-class RecordsFirst(Store):
-    """The ledger names a version whose files are still to come."""
-
-    def publish(self, source: Artifact, who: str, why: str) -> Version:
-        number = len(self._ledger.versions("colours")) + 1
-        tag = f"colours:{self._ledger.id}-{number}"
-        version = self._ledger.publish("colours", number, source.digest, tag, "PASSED", who, why)
-        self._write(tag, source)
-        return version
+def test_hosts_that_publish_at_once_to_one_database_get_a_version_each(
+    database: str, source: Artifact, tmp_path: Path, bentoml_home: Path
+) -> None:
+    with opened(database) as ledger:
+        assert ledger.versions("colours") == ()
+    start, results = FORK.Barrier(2), FORK.Queue()
+    rivals = [
+        FORK.Process(target=publish_from_another_host, args=(tmp_path / host, database, source, start, results))
+        for host in ("one", "two")
+    ]
+    for rival in rivals:
+        rival.start()
+    assert sorted(results.get(timeout=60) for _ in range(6)) == ["1", "2", "3", "4", "5", "6"]
+    for rival in rivals:
+        rival.join(30)
+    with opened(database, create=False) as ledger:
+        store = Store(tmp_path / "one", ledger)
+        assert [store.open("colours", version).digest for version in range(1, 7)] == [source.digest] * 6
+        assert store.leftovers("colours") == ()
 
 
-class ForgetsToTidy(Store):
-    """Renames into place, but does not expect to find anything there."""
-
-    def _remove_unrecorded(self, tag: str) -> None:
-        pass
-
-
-@pytest.mark.parametrize("careless", [CopiesIntoPlace, RecordsFirst, ForgetsToTidy])
-def test_the_drill_catches_a_careless_store(tmp_path: Path, source: Artifact, careless: MakeStore) -> None:
-    drill = Drill(tmp_path / "drill", source, make=careless)
-    points = drill.spread(40)
-    random.Random(0).shuffle(points)  # in order, the harmless ones would all come first
-    assert any(drill.after_kill_at(point) for point in points)
+def test_a_version_is_removed_on_a_database_server_too(
+    database: str, source: Artifact, tmp_path: Path, bentoml_home: Path
+) -> None:
+    with opened(database) as ledger:
+        store = Store(tmp_path / "home", ledger)
+        for _ in range(2):
+            store.publish(source, "ann", "")
+        ledger.promote("colours", 2, who="ann", why="")
+        store.remove("colours", 1, "ann", "")
+        with pytest.raises(BadInput, match="thaw gc"):
+            store.open("colours", 1)
+        with pytest.raises(Conflict, match="champion"):
+            store.remove("colours", 2, "ann", "")

@@ -35,6 +35,11 @@ def write_model(path: Path, classes: int = 3, bias: float = 0.0, side: int = SID
         helper.make_node("Softmax", ["logits" + names], ["probabilities"], axis=1),
     ]
     constants: dict[str, Any] = {"axes": np.array([1, 2], np.int64), "weights": weights, "offset": offset}
+    _save(path, nodes, constants, classes, side, names)
+    return path
+
+
+def _save(path: Path, nodes: list[Any], constants: dict[str, Any], classes: int, side: int, names: str = "") -> None:
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -47,6 +52,19 @@ def write_model(path: Path, classes: int = 3, bias: float = 0.0, side: int = SID
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, path)
+
+
+def write_looking_model(path: Path, seed: int = 0) -> Path:
+    """A linear model on every pixel, with random weights: unlike the mean colour, it sees what is where."""
+    weights = np.random.default_rng(seed).normal(0, 0.002, (SIDE * SIDE * 3, len(CLASSES))).astype(np.float32)
+    weights -= weights.mean(axis=0)  # flat pictures say nothing
+    nodes = [
+        helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["real"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    _save(path, nodes, {"weights": weights}, len(CLASSES), SIDE)
     return path
 
 
@@ -69,11 +87,19 @@ def about(name: str, verdict: str = "PASSED", rule: Rule | None = None) -> dict[
 
 
 def make_artifact(
-    place: Path, name: str = "colours", bias: float = 0.0, verdict: str = "PASSED", rule: Rule | None = None
+    place: Path,
+    name: str = "colours",
+    bias: float = 0.0,
+    verdict: str = "PASSED",
+    rule: Rule | None = None,
+    looking: bool = False,
 ) -> Artifact:
-    """A certified artifact as `certify` leaves one."""
+    """A certified artifact as `certify` leaves one; `looking`: of the model that sees what is where."""
     with sealed.sealing(place, about(name, verdict, rule), artifacts.MANIFEST) as directory:
-        write_model(directory / artifacts.MODEL, bias=bias)
+        if looking:
+            write_looking_model(directory / artifacts.MODEL)
+        else:
+            write_model(directory / artifacts.MODEL, bias=bias)
         write_golden(directory)
         (directory / artifacts.SPLIT).write_text("picture,unit,split\n")
         (directory / artifacts.CARD).write_text(f"# {name}\n")

@@ -19,24 +19,25 @@ from sqlalchemy.engine.default import DefaultDialect
 
 def kill_points(work: Callable[[], object], record: Path) -> list[str]:
     """Every point at which `work` could be killed, by name; it runs to its end, in a child."""
-    status = _in_child(lambda: (_watch(None, record), work()))
+    status = _in_child(work, None, record)
     assert status == 0, f"expected the work to end well without a kill, found status {status}"
     return record.read_text().split("\n")[:-1]
 
 
 def kill_at(point: int, work: Callable[[], object], record: Path) -> None:
     """Runs `work` in a child that is killed at the point of that number, from 0."""
-    status = _in_child(lambda: (_watch(point, record), work()))
+    status = _in_child(work, point, record)
     assert os.WIFSIGNALED(status), f"expected a kill at point {point}, found status {status}"
     assert os.WTERMSIG(status) == signal.SIGKILL
 
 
-def _in_child(work: Callable[[], object]) -> int:
+def _in_child(work: Callable[[], object], fatal: int | None, record: Path) -> int:
     pid = os.fork()
     if pid == 0:
         try:
+            _watch(fatal, record)
             work()
-            os._exit(0)  # no clean-up of pytest's in the child
+            os._exit(0)  # no clean-up of the parent's in the child
         except BaseException:
             traceback.print_exc()
         finally:

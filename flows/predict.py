@@ -2,65 +2,142 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving.batching import IN_FLIGHT_ON_GPU, Batcher, Served, batcher_of
 from serving.errors import BadInput, PictureError
 from serving.ledger import opened
 from serving.predictor import Predictor, load_predictor
-from serving.preprocess import kind_of
+from serving.preprocess import FORMATS, kind_of
 from serving.settings import Device, existing_home, load_settings
 from serving.store import Store, parse_reference, resolve_name
 
+WINDOW = 256  # pictures under way: memory stays the same for any number of them
 
-def predict_files(images: Sequence[Path], reference: str | None, device: Device | None) -> list[dict[str, Any]]:
-    """One result per picture, in order: path, label, probability, scores, model; or path and error.
 
-    In a folder every file that begins like a picture is taken. Raises BadInput: no such file, nothing to predict.
-    """
-    paths = list(_expand(images))
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A predictor and what it is called."""
+
+    predictor: Predictor
+    batcher: Batcher
+    name: str
+    version: int
+    digest: str
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.name, "version": self.version, "digest": self.digest}
+
+
+def open_model(reference: str | None, device: Device | None) -> Model:
+    """The champion of NAME or the only name, or NAME:VERSION, verified. Raises BadInput, ArtifactError, DeviceError."""
     home = existing_home()
     settings = load_settings()
     with opened(settings.ledger or home, create=False) as ledger:
         name, version = parse_reference(reference) if reference else (settings.name, None)
         name = resolve_name(ledger, name)
-        store = Store(home, ledger)
         version = version or ledger.champion(name).version
         if version is None:
             raise BadInput(f"expected a champion of {name}, found none: `thaw promote {name}:VERSION`")
-        artifact = store.open(name, version)
-    predictor = load_predictor(artifact, device or settings.device, settings.threads)
-    model = {"name": name, "version": version, "digest": artifact.digest}
-    return [{"path": str(path), **_predict(predictor, path), "model": model} for path in paths]
+        artifact = Store(home, ledger).open(name, version)
+    threads = settings.threads or 1  # as in the server: a picture a core is faster than a core a layer
+    predictor = load_predictor(artifact, device or settings.device, threads)
+    return Model(predictor, batcher_of(predictor, threads), name, version, artifact.digest)
 
 
-def _predict(predictor: Predictor, path: Path) -> dict[str, Any]:
+def count_files(places: Sequence[Path]) -> int:
+    """How many files there are to look at. Raises BadInput where there is nothing, or a folder without pictures."""
+    for place in places:
+        if place.is_dir() and not any(_is_picture(path) for path in _files([place])):
+            raise BadInput(f"expected pictures in {place}, found none")
+    return sum(1 for _ in _files(places))
+
+
+def predict_files(model: Model, places: Sequence[Path], looked_at: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    """One result per picture, in order: path, label, probability, scores, model; or path and error.
+
+    In a folder only what begins like a picture is taken. `looked_at` is called once a file.
+    """
+    waiting: deque[tuple[Path, Future[Served]]] = deque()
+    named = set(places)
+    with ThreadPoolExecutor(_cores() + IN_FLIGHT_ON_GPU * (model.predictor.device == "cuda")) as pool:
+        for path in _files(places):
+            if path in named or _is_picture(path):
+                waiting.append((path, _submit(pool, model, path)))
+            if len(waiting) >= WINDOW:
+                yield _result(model, *waiting.popleft())
+            looked_at()
+        while waiting:
+            yield _result(model, *waiting.popleft())
+
+
+def _submit(pool: ThreadPoolExecutor, model: Model, path: Path) -> Future[Served]:
+    served: Future[Served] = Future()
+
+    def deliver(result: Served | Exception) -> None:
+        if isinstance(result, Exception):
+            served.set_exception(result)
+        else:
+            served.set_result(result)
+
+    def work() -> None:
+        try:
+            pixels = model.predictor.read(path.read_bytes())
+        except (PictureError, OSError) as error:
+            served.set_exception(error)
+        else:
+            model.batcher.submit(pixels, deliver)
+
+    pool.submit(work)
+    return served
+
+
+def _result(model: Model, path: Path, served: Future[Served]) -> dict[str, Any]:
     try:
-        answer = predictor.answer([predictor.read(path.read_bytes())])[0]
+        answer = served.result().answer
     except PictureError as error:
-        return {"error": {"code": error.code, "message": str(error)}}
+        return {"path": str(path), "error": {"code": error.code, "message": str(error)}, "model": model.about()}
+    except OSError as error:
+        message = f"expected a file that can be read: {error.strerror}"
+        return {"path": str(path), "error": {"code": "unreadable", "message": message}, "model": model.about()}
     return {
+        "path": str(path),
         "label": answer.label,
         "probability": answer.probability,
         "scores": [{"label": label, "probability": p} for label, p in answer.scores],
-        "provider": predictor.provider,
+        "provider": model.predictor.provider,
+        "model": model.about(),
     }
 
 
-def _expand(images: Sequence[Path]) -> Iterator[Path]:
-    for path in images:
-        if path.is_file():
-            yield path
-        elif path.is_dir():
-            inside = [file for file in sorted(path.rglob("*")) if file.is_file() and _is_picture(file)]
-            if not inside:
-                raise BadInput(f"expected pictures in {path}, found none")
-            yield from inside
+def _files(places: Sequence[Path]) -> Iterator[Path]:
+    """Every file in the folders, by name, and the files themselves; one folder's names in memory at a time."""
+    for place in places:
+        if place.is_file():
+            yield place
+        elif place.is_dir():
+            for folder, folders, names in os.walk(place):
+                folders.sort()
+                yield from (Path(folder, name) for name in sorted(names))
         else:
-            raise BadInput(f"expected a picture or a folder at {path}, found nothing there")
+            raise BadInput(f"expected a picture or a folder at {place}, found nothing there")
 
 
 def _is_picture(path: Path) -> bool:
-    with path.open("rb") as file:
-        return kind_of(file.read(16)) is not None
+    try:
+        if not path.is_file():  # a dangling link; a pipe, which nobody may ever write to
+            return False
+        with path.open("rb") as file:
+            return kind_of(file.read(16)) in FORMATS
+    except OSError:
+        return False
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1

@@ -1,14 +1,21 @@
-"""Moving the champion pointer by hand."""
+"""Moving the champion pointer by hand, and waiting until the running servers answer with it."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from serving import servers
 from serving.errors import BadInput
 from serving.ledger import opened
+from serving.servers import Server
 from serving.settings import existing_home, load_settings
 from serving.store import Store, parse_reference, whoami
+
+Tell = Callable[[str], None]
+_LOOK_SECONDS = 0.2
 
 
 def promote_version(reference: str, override: str | None, release_hold: bool) -> dict[str, Any]:
@@ -50,3 +57,27 @@ def rollback_version(name: str, to: int | None, why: str) -> dict[str, Any]:
 
 def _ledger() -> str | None:
     return load_settings().ledger
+
+
+def wait_for_servers(name: str, generation: int, seconds: float, tell: Tell) -> tuple[Server, ...]:
+    """The running servers of a name, once all answer with this generation or a later one, or after that many seconds.
+
+    `tell` hears each change, e.g. "1/2 servers now answer". Which of them do: `answers`.
+    """
+    deadline = time.monotonic() + seconds
+    told = ""
+    with opened(_ledger() or existing_home(), create=False) as ledger:
+        while True:
+            running = servers.running(ledger, name)
+            ready = sum(answers(server, generation) for server in running)
+            text = f"{ready}/{len(running)} servers now answer"
+            if running and text != told:
+                tell(text)
+                told = text
+            if ready == len(running) or time.monotonic() >= deadline:
+                return running
+            time.sleep(_LOOK_SECONDS)
+
+
+def answers(server: Server, generation: int) -> bool:
+    return server.generation >= generation

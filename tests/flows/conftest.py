@@ -1,4 +1,4 @@
-"""Two ways to run the command line, and what must hold whatever it did."""
+"""Two ways to run the command line, models for it that cost nothing, and what must hold whatever it did."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,15 @@ from typing import Any
 
 import pytest
 
+from benchmarks.served import model_store
 from flows import cli
 from serving import artifact, sealed
-from serving.ledger import FILE, opened
+from serving.database import FILE
+from serving.ledger import opened
+from serving.store import Store
+from tests.serving import tiny
+
+NAME = "colours"
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,29 @@ def command(*arguments: object, cwd: Path) -> Ran:
         timeout=280,
     )
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture
+def bentoml_home(tmp_path: Path) -> Iterator[Path]:
+    """A model store of the test's own."""
+    with model_store(tmp_path / "bentoml") as place:
+        yield place
+
+
+def publish(home: Path, versions: int, name: str = NAME) -> None:
+    """So many more versions of a tiny model; none is promoted."""
+    source = home.parent / f"artifact-{name}"
+    made = artifact.read(source) if source.is_dir() else tiny.make_artifact(source, name)
+    with opened(home) as ledger:
+        for _ in range(versions):
+            Store(home, ledger).publish(made, "test", "published")
+
+
+def promote(home: Path, *versions: int, name: str = NAME) -> None:
+    """Each the champion for a moment; the last one stays it."""
+    with opened(home, create=False) as ledger:
+        for version in versions:
+            ledger.promote(name, version, who="test", why="promoted")
 
 
 def settings(*values: str) -> list[str]:

@@ -17,7 +17,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
-from flows.predict import predict_files
+from flows.predict import open_model, predict_files
 from flows.release import promote_version, rollback_version
 from flows.show import describe_models
 from serving import artifact
@@ -273,7 +273,7 @@ def test_verdict_confusion_and_curves_are_artifacts_without_pictures(story: Stor
 
 def test_predict_answers_as_the_artifacts_predictor(story: Story) -> None:
     folder = story.root / "digit-1"
-    results = predict_files([folder], "digits:1", "cpu")
+    results = list(predict_files(open_model("digits:1", "cpu"), [folder], lambda: None))
     with opened(story.home, create=False) as ledger:
         made = Store(story.home, ledger).open("digits", 1)
     predictor = load_predictor(made, "cpu")
@@ -346,4 +346,4 @@ def test_promotion_rollback_and_hold(story: Story) -> None:
     ran = thaw("promote", "digits:2", "--override", "try again", "--json")
     assert (ran.status, ran.document["version"], ran.document["generation"]) == (0, 2, 5)
     ran = thaw("rollback", "digits", "--to", "1")
-    assert (ran.status, ran.out) == (0, "digits:1 is the champion (generation 6, on hold)\n")
+    assert (ran.status, ran.out) == (0, "digits:1 is the champion (generation 6, on hold)\nno server is running\n")

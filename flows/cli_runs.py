@@ -1,0 +1,115 @@
+"""The commands that make and judge models: demo, retrain, gate, verify."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows import quiet
+from flows.options import STATUS, Config, DeviceOption, Interrupted, Json, Set, checked_device, err
+
+
+def demo(settings: Set = None, config: Config = None, as_json: Json = False) -> None:
+    """The whole pipeline on 2,624 real photos of solar cells."""
+    from flows.demo import demo_values, write_manifest
+    from serving.settings import find_home
+
+    home = find_home()
+    _retrain(demo_values(home), config, settings or [], as_json, before=lambda: write_manifest(home))
+
+
+def retrain(
+    data: Annotated[Path, typer.Argument(help="Folder with one folder per class, or a CSV manifest.")],
+    name: Annotated[str, typer.Option("--name", help="Model name: lowercase letters, digits and dashes.")],
+    config: Config = None,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Retrain, certify, publish and promote a model on your own pictures."""
+    # like --set, so that what stands on the command line wins over the file; JSON, so that YAML takes it as text
+    given = [f"name={json.dumps(name)}", f"data.root={json.dumps(str(data.expanduser().absolute()))}"]
+    _retrain({}, config, [*given, *(settings or [])], as_json)
+
+
+def gate(
+    evaluation: Annotated[Path, typer.Argument(metavar="EVALUATION.json", help="Of a run: runs/RUN/evaluation-1/.")],
+    config: Config = None,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Replay a verdict's arithmetic from its evidence, or see what another gate would have said."""
+    from flows.console import print_replay
+    from flows.evidence import replay_gate
+
+    body = replay_gate(evaluation, config, settings or [])
+    if as_json:
+        print(json.dumps(body))
+    else:
+        print_replay(Console(), body)
+    raise typer.Exit(STATUS[body["verdict"]])
+
+
+def verify(
+    reference: Annotated[str, typer.Argument(metavar="NAME:VERSION")],
+    data: Annotated[Path, typer.Argument(help="The pictures it was made of: folder or CSV manifest.")],
+    device: DeviceOption = None,
+    as_json: Json = False,
+) -> None:
+    """Predict the original pictures again, here, and compare the verdict. Exit status 1 if it is another one."""
+    from flows.console import LiveDisplay, print_replay
+    from flows.evidence import verify_version
+
+    with LiveDisplay(err) as display:
+        display.started("verify")
+        body = verify_version(
+            reference, data.expanduser().absolute(), checked_device(device) or "auto", display.progress("verify")
+        )
+    if as_json:
+        print(json.dumps(body))
+    else:
+        print_replay(Console(), body)
+    raise typer.Exit(0 if body["same"] else 1)
+
+
+def _retrain(
+    base: dict[str, Any],
+    config: Path | None,
+    settings: list[str],
+    as_json: bool,
+    before: Callable[[], str | None] = lambda: None,
+) -> None:
+    """Runs the flow. `before` is called once the parameters are known to be right; what it returns is told."""
+    from flows.parameters import read_parameters
+
+    parameters = read_parameters(base, config, settings)  # a wrong key is told before anything heavy is loaded
+    err.print(f"Prefect API: {quiet.prefect_api()}", highlight=False)
+    note = before()
+    if note:
+        err.print(note, highlight=False, soft_wrap=True)
+
+    from flows.console import LiveDisplay, print_result
+    from flows.retrain import retrain as flow
+    from flows.steps import DISPLAY
+
+    # as Ctrl-C: otherwise a scheduler's SIGTERM would leave the ephemeral Prefect server behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # libraries print where they download from; stdout is the result's
+    with LiveDisplay(err) as display, redirect_stdout(sys.stderr):
+        DISPLAY.set(display)
+        try:
+            result = flow(**{key: getattr(parameters, key) for key in type(parameters).model_fields})
+        except KeyboardInterrupt:
+            raise Interrupted("nothing half-written is left; the same command goes on from the last step") from None
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print_result(Console(), result)
+    raise typer.Exit(STATUS[result["verdict"]])

@@ -16,20 +16,17 @@ import contextlib
 import json
 import os
 import platform
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from benchmarks import parity, threshold_rule
+from benchmarks.served import served
 from flows.console import print_result
 from flows.demo import MANIFEST
 from tasks.evaluation.evidence import load
@@ -38,7 +35,6 @@ RESULTS = Path(__file__).parent / "results"
 SCREEN = "screen.txt"
 UP_TO_FINETUNE = ("prepare", "embed", "train_head")
 PAPER_ACCURACY = 0.8842  # Deitsch et al. 2019, fine-tuned CNN
-SERVER_SECONDS = 120
 THRESHOLD_DRAWS = 1000  # the full count is benchmarks/threshold_rule.py's
 
 
@@ -148,26 +144,14 @@ def run_served(place: Path) -> dict[str, Any]:
     from elpv_dataset import utils
 
     photo = Path(utils.__file__).parent / "data" / "images" / "cell0001.png"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "flows.cli", "serve", "--port", str(port)]
-    server = subprocess.Popen(
-        command, cwd=place, env=environment(place), start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        wait_until_ready(f"http://127.0.0.1:{port}/readyz")
-        address = f"http://127.0.0.1:{port}/v1/predict"
+    with served({"THAW_HOME": str(place / ".thaw"), "BENTOML_HOME": environment(place)["BENTOML_HOME"]}) as server:
+        address = f"{server.url}/v1/predict"
         curl = subprocess.run(["curl", "-s", "--data-binary", f"@{photo}", address], capture_output=True, check=True)
-        served = json.loads(curl.stdout)
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=60)
+        answer = json.loads(curl.stdout)
     _, here = thaw(place, "predict", str(photo), "--json")
     ours = {score["label"]: score["probability"] for score in here["scores"]}
-    difference = max(abs(score["probability"] - ours[score["label"]]) for score in served["scores"])
-    return {"served": served, "served_version": served["model"]["version"], "largest_difference": difference}
+    difference = max(abs(score["probability"] - ours[score["label"]]) for score in answer["scores"])
+    return {"served": answer, "served_version": answer["model"]["version"], "largest_difference": difference}
 
 
 def run_programs(place: Path) -> tuple[dict[str, Any], list[str]]:
@@ -183,17 +167,6 @@ def run_programs(place: Path) -> tuple[dict[str, Any], list[str]]:
         "parity_fewest_equal": min(row["equal_labels"] for row in same["pairs"]),
     }
     return figures, [text for holds, text in required if not holds]
-
-
-def wait_until_ready(address: str) -> None:
-    deadline = time.monotonic() + SERVER_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    raise SystemExit(f"not met: a server that is ready within {SERVER_SECONDS} s")
 
 
 def shown(result: dict[str, Any]) -> dict[str, Any]:

@@ -13,14 +13,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -30,6 +24,7 @@ import httpx
 import numpy as np
 
 from benchmarks.coverage import conclude, rows
+from benchmarks.served import served
 from flows.demo import MANIFEST
 from flows.parameters import checked
 from serving import artifact as artifacts
@@ -45,9 +40,7 @@ from tasks.training.finetune import logits_of
 
 BATCHES = (1, 7, 32)
 CLOSE = 1e-4
-READY_SECONDS = 120
 REQUEST_SECONDS = 30
-STOP_SECONDS = 60
 CLIENTS = 4
 Answers = tuple[Labels, Scores]
 
@@ -72,9 +65,9 @@ def measure(home: Path, run_id: str, data: Path, environment: Mapping[str, str])
     test = subset(dataset, "test")
     ways = {("PyTorch", size): by_network(artifact, dataset, tuned, test, size) for size in BATCHES}
     ways |= {("predictor", size): by_predictor(artifact, test, size) for size in BATCHES}
-    kept = {key: value for key, value in environment.items() if not key.startswith("THAW_")}
-    with served(kept | {"THAW_HOME": str(home), "THAW_NAME": artifact.contents.name}) as address:
-        ways[("HTTP", 1)] = by_http(address, artifact, test)
+    store = {key: value for key, value in environment.items() if key == "BENTOML_HOME"}
+    with served(store | {"THAW_HOME": str(home), "THAW_NAME": artifact.contents.name}) as server:
+        ways[("HTTP", 1)] = by_http(server.url, artifact, test)
     return {
         "pictures": len(test),
         "precision": artifact.contents.precision,
@@ -136,35 +129,6 @@ def parts(test: Subset, size: int) -> Iterator[Subset]:
     for start in range(0, len(test), size):
         at = slice(start, start + size)
         yield Subset(test.rows[at], test.labels[at], test.digests[at], test.units[at], test.paths[at])
-
-
-@contextmanager
-def served(environment: dict[str, str]) -> Iterator[str]:
-    """The address of a real `thaw serve` on a free port of this machine; it and its workers end with the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "flows.cli", "serve", "--port", address.rpartition(":")[2]]
-    quiet = subprocess.DEVNULL
-    server = subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet, start_new_session=True)
-    try:
-        deadline = time.monotonic() + READY_SECONDS
-        while not _ready(address):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"not met: a server that is ready within {READY_SECONDS} s")
-            time.sleep(0.5)
-        yield address
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=STOP_SECONDS)
-
-
-def _ready(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/readyz", timeout=5, trust_env=False).is_success
-    except httpx.TransportError:
-        return False
 
 
 def _compared(first: tuple[str, int], second: tuple[str, int], ours: Answers, theirs: Answers) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from benchmarks.parity import checkpoint, prepared
 from flows.demo import MANIFEST
 from flows.parameters import Parameters, checked
 from serving import artifact as artifacts
-from serving.predictor import BATCH, Predictor, load_predictor
+from serving.predictor import Predictor, load_predictor
+from serving.session import BATCH
 from tasks.certification.certify import Certified, Record, certify, read_evaluation
 from tasks.certification.gather import Trained
 from tasks.data.dataset import Dataset, Subset, subset

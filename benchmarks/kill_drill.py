@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -249,18 +249,18 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="try only each N-th point")
     parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="thaw-kills-") as folder:
+    # the server first: it runs as another user, who may not enter our directory
+    with postgres() if binaries() else nullcontext() as server, tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = folder  # BentoML builds entries there, which a killed child cannot clean
-        figures = measure(Path(folder), arguments.every)
+        figures = measure(Path(folder), arguments.every, server)
     conclude("kills", figures, table(figures), requirements(figures), arguments.write)
 
 
-def measure(place: Path, every: int) -> dict[str, Any]:
+def measure(place: Path, every: int, server: str | None) -> dict[str, Any]:
     source = tiny.make_artifact(place / "source", NAME)
     found = {"SQLite": killed(place / "sqlite", source, every, Files)}
-    if binaries():
-        with postgres() as server:
-            found["PostgreSQL"] = killed(place / "postgresql", source, every, lambda: Databases(server))
+    if server is not None:
+        found["PostgreSQL"] = killed(place / "postgresql", source, every, lambda: Databases(server))
     controls = {kind.__name__: caught(place / kind.__name__, source, kind) for kind in CARELESS}
     return {"engines": found, "controls": controls}
 

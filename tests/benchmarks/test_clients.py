@@ -138,7 +138,7 @@ def test_an_answer_that_never_comes_is_broken(monkeypatch: pytest.MonkeyPatch) -
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = Clients(f"http://127.0.0.1:{silent.getsockname()[1]}", BODY)
         assert in_turn(client, 1) == [BROKEN]
-    assert client.answers[0].seconds >= 0.2
+    assert client.answers[0].seconds >= 0.15  # event loops round their clock
 
 
 @pytest.mark.parametrize("rate", [50.0, 200.0])

@@ -32,7 +32,7 @@ def wrong_after(drill: Drill, kills: int) -> dict[str, list[str]]:
     return {f"{n}: {drill.points[n]}": found for n in points if (found := drill.after_kill_at(n))}
 
 
-KILLS = {"first publish and promote": 60, "second publish and promote": 30, "rollback": 15}
+KILLS = {"first publish and promote": 40, "second publish and promote": 30, "rollback": 15}
 
 
 @pytest.mark.parametrize("work", WORKS)

@@ -140,7 +140,7 @@ class Edge:
                 response = await handler(request)
             except Refusal as refusal:
                 response = self._refused(refusal)
-            except Exception:
+            except Exception:  # whatever it is, the client gets an answer and the log says where
                 logger.exception("a defect, in %s, request %s", path, request.state.id)
                 response = Refusal(500, "internal", "this is a defect of the server; its log says where").response()
             return self._finished(request.state.id, path, response, started)

@@ -125,7 +125,7 @@ def test_a_lone_request_is_timed_and_an_error_is_no_answer(server: Server, monke
         serving_speed.lone_request(server.url, b"x" * 1000)
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk")
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="needs the load generator wrk, a package of the system")
 def test_only_answers_are_counted_as_speed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_speed, "WARM_UP_SECONDS", 1)
     write_bodies(tmp_path, b"x" * 1000)

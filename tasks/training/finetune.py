@@ -16,9 +16,11 @@ from tasks.data.dataset import Dataset, Subset, pixels, subset
 from tasks.model.classifier import Checkpoint, Classifier, load_classifier, manifest_of, save_classifier, trainable
 from tasks.progress import Progress, silent
 from tasks.training.augment import augment, draws
-from tasks.training.fit import Recipe, TrainingError, as_table, balanced_weights, best_epoch, fit
+from tasks.training.checkpoint import EVERY_SECONDS, TrainingCheckpoints
+from tasks.training.fit import Recipe, TrainingError, balanced_weights, fit
 from tasks.training.reuse import find_checkpoint
 from tasks.training.spec import FinetuneSpec
+from tasks.training.table import Epoch, as_table, best_epoch
 
 BATCH = 64  # pictures per evaluation step
 
@@ -32,34 +34,34 @@ def finetune(
     seed: int,
     device: str = "cpu",
     progress: Progress = silent,
+    checkpoint_seconds: float = EVERY_SECONDS,
 ) -> Checkpoint:
     """Trains all weights from `start`; keeps the epoch with the best validation loss, the start included.
 
     Writes `run/finetune/`: weights, and a manifest with the trainable counts, the epochs and the one kept. The same
-    inputs trained in an earlier run are used again. Raises TrainingError.
+    inputs trained in an earlier run are used again; where one was interrupted, this one goes on from its newest
+    checkpoint in `checkpoints/<key>/` beside `runs/` (at least one every `checkpoint_seconds`; removed when
+    `run/finetune/` is complete). Raises TrainingError.
     """
     key = sealed.digest_of([start.key, dataset.key, spec.model_dump(mode="json"), class_weights, seed, device])[:16]
+    checkpoints = TrainingCheckpoints(run.parent.parent, "finetune", key, checkpoint_seconds)
     found = find_checkpoint(run.parent, "finetune", key)
     if found is not None:
+        checkpoints.discard()  # a kill may have come between the result and the line that removes them
         return found
     torch.manual_seed(seed)
     network = load_classifier(start).to(device)
     network.requires_grad_(True)
     network.normalize.requires_grad_(False)
-    rows = _train(network, dataset, spec, class_weights, seed, device, progress)
-    before = manifest_of(start)
-    about = {name: before[name] for name in ("backbone", "preprocessing", "dropout", "classes")}
-    about |= {
-        "phase": "finetune",
-        "key": key,
-        "start": start.key,
-        "trainable": trainable(network),
-        "epochs": as_table(rows),
-        "best_epoch": best_epoch(rows),
-    }
+    try:
+        rows = _train(network, dataset, spec, class_weights, seed, device, progress, checkpoints)
+    except TrainingError:
+        checkpoints.discard()  # they lead to the same error
+        raise
     place = run / "finetune"
-    with sealed.sealing(place, about) as directory:
+    with sealed.sealing(place, _about(start, key, network, rows)) as directory:
         save_classifier(directory, network)
+    checkpoints.discard()
     return Checkpoint(place, "finetune", key, reused=False)
 
 
@@ -89,6 +91,19 @@ def layer_groups(network: Classifier, rate: float, decay: float, weight_decay: f
     ]
 
 
+def _about(start: Checkpoint, key: str, network: Classifier, rows: tuple[Epoch, ...]) -> dict[str, Any]:
+    """The manifest of the result."""
+    before = manifest_of(start)
+    return {name: before[name] for name in ("backbone", "preprocessing", "dropout", "classes")} | {
+        "phase": "finetune",
+        "key": key,
+        "start": start.key,
+        "trainable": trainable(network),
+        "epochs": as_table(rows),
+        "best_epoch": best_epoch(rows),
+    }
+
+
 def _train(
     network: Classifier,
     dataset: Dataset,
@@ -97,7 +112,8 @@ def _train(
     seed: int,
     device: str,
     progress: Progress,
-) -> tuple[Any, ...]:
+    checkpoints: TrainingCheckpoints,
+) -> tuple[Epoch, ...]:
     train, validation = subset(dataset, "train"), subset(dataset, "validation")
     steps = max(1, len(train) // spec.batch_size)
 
@@ -115,18 +131,17 @@ def _train(
         patience=spec.patience,
         train_mode=train_mode,
     )
-    if trainable(network)["tensors"] == 0:
-        raise TrainingError("expected parameters to train, found none: nothing is unfrozen")
     weights = balanced_weights(train.labels, len(dataset.classes)).to(device) if class_weights == "balanced" else None
     groups = layer_groups(network, spec.learning_rate, spec.layer_decay, spec.weight_decay)
     return fit(
         network,
         groups,
-        lambda epoch: _batches(dataset, train, spec, seed, epoch, steps, device),
+        lambda epoch, first: _batches(dataset, train, spec, seed, epoch, range(first, steps), device),
         lambda: (logits_of(network, dataset, validation, device), validation.labels),
         recipe,
         weights,
         progress,
+        checkpoints,
     )
 
 
@@ -138,14 +153,14 @@ def freeze_statistics(network: nn.Module) -> None:
 
 
 def _batches(
-    dataset: Dataset, train: Subset, spec: FinetuneSpec, seed: int, epoch: int, steps: int, device: str
+    dataset: Dataset, train: Subset, spec: FinetuneSpec, seed: int, epoch: int, steps: range, device: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Whole batches in an order drawn from (seed, epoch); the remainder sits this epoch out."""
+    """These whole batches of an order drawn from (seed, epoch); the remainder sits this epoch out."""
     images = pixels(dataset)
     draw = torch.from_numpy(draws(seed, epoch, len(train)))
     order = np.random.default_rng((seed, epoch, 1)).permutation(len(train))
     size = min(spec.batch_size, len(train))
-    for step in range(steps):
+    for step in steps:
         chosen = order[step * size : (step + 1) * size]
         # sorted: reading a memory-mapped file in order; the batch is a set
         chosen.sort()

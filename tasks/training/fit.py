@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,11 @@ from torch import Tensor, nn
 
 from serving.errors import ThawError
 from tasks.progress import Progress
+from tasks.training.checkpoint import TrainingCheckpoints
+from tasks.training.state import TrainingState
+from tasks.training.table import Epoch, best_epoch, describe
 
-Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+Batches = Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]  # of an epoch, from one of its steps on
 Outputs = Callable[[], tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]
 
 
@@ -28,18 +31,6 @@ class TrainingError(ThawError):
     """Training cannot give a model: nothing to train, a loss that is not a number, weights that stand still."""
 
     code = "training_failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One line of the table a run shows. Train figures are means over the epoch's own steps; epoch 0 is the start."""
-
-    epoch: int
-    train_loss: float | None
-    train_accuracy: float | None
-    validation_loss: float
-    validation_accuracy: float
-    learning_rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,60 +66,32 @@ def fit(
     recipe: Recipe,
     class_weights: Tensor | None,
     progress: Progress,
+    checkpoints: TrainingCheckpoints | None = None,
 ) -> tuple[Epoch, ...]:
     """Trains `module` in place and leaves it with the weights of the best validation loss (the start included).
 
-    `groups` are AdamW parameter groups, each with its peak `lr`. Raises TrainingError.
+    `groups` are AdamW parameter groups, each with its peak `lr`. With `checkpoints`, goes on from the newest one,
+    to the same weights and table as without the interruption, and writes one at every epoch's end, after
+    `checkpoints.every` seconds, and when interrupted. Raises TrainingError.
     """
     groups = [group for group in groups if any(p.requires_grad for p in group["params"])]
     if not groups:
         raise TrainingError("expected parameters to train, found none: nothing is unfrozen")
-    peak = max(group["lr"] for group in groups)  # before the schedule scales it
-    optimiser = torch.optim.AdamW(groups)
     steps = recipe.epochs * recipe.steps_per_epoch
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: cosine_with_warmup(s, steps, recipe.warmup))
-    rows = [_row(0, None, None, validation(), 0.0)]
-    best, best_state = rows[0].validation_loss, _copy(module)
-    for epoch in range(1, recipe.epochs + 1):
-        recipe.train_mode()
-        done = (epoch - 1) * recipe.steps_per_epoch
-        loss, accuracy = _one_epoch(
-            module,
-            batches(epoch),
-            optimiser,
-            schedule,
-            recipe,
-            class_weights,
-            partial(_shifted, progress, done, steps),
-        )
-        module.eval()
-        rows.append(_row(epoch, loss, accuracy, validation(), peak * schedule.get_last_lr()[0] / schedule.base_lrs[0]))
-        progress(epoch * recipe.steps_per_epoch, steps, describe(rows[-1]))
-        if epoch == 1 and _same(module, best_state):
-            raise TrainingError(
-                "expected the first epoch to change the weights, found them unchanged: raise learning_rate"
-            )
-        if rows[-1].validation_loss < best:
-            best, best_state = rows[-1].validation_loss, _copy(module)
-        elif epoch - min(rows, key=lambda row: row.validation_loss).epoch >= recipe.patience:
-            break
-    module.load_state_dict(best_state)
-    return tuple(rows)
-
-
-def best_epoch(rows: Sequence[Epoch]) -> int:
-    """The epoch whose weights `fit` kept."""
-    return min(rows, key=lambda row: row.validation_loss).epoch
-
-
-def describe(row: Epoch) -> str:
-    """One epoch in words."""
-    train = "" if row.train_loss is None else f"train loss {row.train_loss:.4f} acc {row.train_accuracy:.4f}, "
-    return f"epoch {row.epoch}: {train}validation loss {row.validation_loss:.4f} acc {row.validation_accuracy:.4f}"
-
-
-def as_table(rows: Sequence[Epoch]) -> list[dict[str, float | None]]:
-    return [asdict(row) for row in rows]
+    state = TrainingState(module, groups, lambda step: cosine_with_warmup(step, steps, recipe.warmup))
+    if checkpoints is not None and checkpoints.restore(state):
+        epoch = min(state.position.epoch, recipe.epochs)
+        progress(_steps_done(state, recipe), steps, f"resumed at epoch {epoch} of {recipe.epochs}")
+    else:
+        state.end_epoch(_row(0, None, None, validation(), 0.0))
+    with nullcontext() if checkpoints is None else checkpoints.guarding(state):
+        while not _finished(state, recipe):
+            _train_epoch(state, batches, recipe, class_weights, progress, checkpoints)
+            _validate(state, validation, recipe, progress)
+            if checkpoints is not None:
+                checkpoints.save(state)
+    module.load_state_dict(state.best)
+    return state.position.rows
 
 
 def log_loss(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
@@ -144,38 +107,70 @@ def balanced_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:
     return torch.from_numpy((len(labels) / (classes * np.maximum(counts, 1))).astype(np.float32))
 
 
-def _one_epoch(
-    module: nn.Module,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
+def _finished(state: TrainingState, recipe: Recipe) -> bool:
+    """All epochs are done, or validation has stalled."""
+    last = state.position.epoch - 1
+    return last >= recipe.epochs or last - best_epoch(state.position.rows) >= recipe.patience
+
+
+def _steps_done(state: TrainingState, recipe: Recipe) -> int:
+    return (state.position.epoch - 1) * recipe.steps_per_epoch + state.position.step
+
+
+def _train_epoch(
+    state: TrainingState,
+    batches: Batches,
     recipe: Recipe,
     class_weights: Tensor | None,
-    progress: Callable[[int, str], None],
+    progress: Progress,
+    checkpoints: TrainingCheckpoints | None,
+) -> None:
+    """The steps of the epoch that are not done yet."""
+    recipe.train_mode()
+    state.move()  # BatchNorm's statistics may change from here on
+    for inputs, labels in batches(state.position.epoch, state.position.step):
+        loss, right = _step(state, inputs, labels, recipe, class_weights)
+        before = state.position
+        state.move(
+            step=before.step + 1,
+            loss_sum=before.loss_sum + loss * len(labels),
+            right=before.right + right,
+            seen=before.seen + len(labels),
+        )
+        mean = state.position.loss_sum / state.position.seen
+        progress(_steps_done(state, recipe), recipe.epochs * recipe.steps_per_epoch, f"loss {mean:.4f}")
+        if checkpoints is not None and checkpoints.due():
+            checkpoints.save(state)
+
+
+def _step(
+    state: TrainingState, inputs: Tensor, labels: Tensor, recipe: Recipe, class_weights: Tensor | None
 ) -> tuple[float, float]:
-    """Mean loss and accuracy over the epoch's pictures."""
-    total = right = seen = 0.0
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    for k, (inputs, labels) in enumerate(batches, start=1):
-        logits = module(inputs)
-        loss = nn.functional.cross_entropy(logits, labels, weight=class_weights, label_smoothing=recipe.label_smoothing)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingError(f"expected a finite training loss, found {value}: lower learning_rate")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-        optimiser.step()
-        schedule.step()
-        total += value * len(labels)
-        right += float((logits.detach().argmax(1) == labels).sum())
-        seen += len(labels)
-        progress(k, f"loss {total / seen:.4f}")
-    return total / seen, right / seen
+    """One update of the weights: the batch's mean loss, and how many of its pictures were right."""
+    logits = state.module(inputs)
+    loss = nn.functional.cross_entropy(logits, labels, weight=class_weights, label_smoothing=recipe.label_smoothing)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise TrainingError(f"expected a finite training loss, found {value}: lower learning_rate")
+    right = float((logits.detach().argmax(1) == labels).sum())
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    parameters = [p for group in state.optimiser.param_groups for p in group["params"]]
+    nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+    state.update()
+    return value, right
 
 
-def _shifted(progress: Progress, before: int, total: int, step: int, text: str) -> None:
-    progress(before + step, total, text)
+def _validate(state: TrainingState, validation: Outputs, recipe: Recipe, progress: Progress) -> None:
+    """Ends the epoch with its line in the table."""
+    at, rates = state.position, state.schedule
+    state.module.eval()
+    rate = float(max(rates.base_lrs) * rates.get_last_lr()[0] / rates.base_lrs[0])
+    row = _row(at.epoch, at.loss_sum / at.seen, at.right / at.seen, validation(), rate)
+    if at.epoch == 1 and _same(state.module, state.best):
+        raise TrainingError("expected the first epoch to change the weights, found them unchanged: raise learning_rate")
+    state.end_epoch(row)
+    progress(_steps_done(state, recipe), recipe.epochs * recipe.steps_per_epoch, describe(row))
 
 
 def _row(
@@ -190,10 +185,6 @@ def _row(
     if not math.isfinite(validation_loss):
         raise TrainingError(f"expected a finite validation loss, found {validation_loss}: lower learning_rate")
     return Epoch(epoch, loss, accuracy, validation_loss, float((logits.argmax(1) == labels).mean()), rate)
-
-
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {key: value.detach().clone() for key, value in module.state_dict().items()}
 
 
 def _same(module: nn.Module, state: dict[str, Tensor]) -> bool:

@@ -19,9 +19,10 @@ from tasks.model.classifier import Checkpoint, new_classifier, save_classifier, 
 from tasks.model.spec import ModelSpec
 from tasks.progress import Progress, silent
 from tasks.training.embed import Features, read_features
-from tasks.training.fit import Epoch, Recipe, as_table, balanced_weights, best_epoch, fit, log_loss
+from tasks.training.fit import Recipe, balanced_weights, fit, log_loss
 from tasks.training.reuse import find_checkpoint
 from tasks.training.spec import HeadSpec
+from tasks.training.table import Epoch, as_table, best_epoch
 
 FloatArray = npt.NDArray[np.float64]
 # inverse weight decay tried by `solve`, on standardised features; spaced by about 3
@@ -128,9 +129,9 @@ def _adam(
     inputs, inputs_v = torch.from_numpy(x.astype(np.float32)), torch.from_numpy(xv.astype(np.float32))
     labels = torch.from_numpy(train.labels)
 
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(train)))
-        for rows in torch.split(order, head.batch_size):
+        for rows in torch.split(order, head.batch_size)[first:]:
             yield inputs[rows], labels[rows]
 
     def outputs() -> tuple[FloatArray, npt.NDArray[np.int64]]:

@@ -12,22 +12,14 @@ from sklearn.metrics import log_loss as oracle_log_loss
 from torch import Tensor, nn
 
 from tasks.progress import silent
-from tasks.training.fit import (
-    Epoch,
-    Recipe,
-    TrainingError,
-    balanced_weights,
-    best_epoch,
-    cosine_with_warmup,
-    fit,
-    log_loss,
-)
+from tasks.training.fit import Recipe, TrainingError, balanced_weights, cosine_with_warmup, fit, log_loss
+from tasks.training.table import Epoch, best_epoch
 
 INPUTS = torch.from_numpy(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))
 LABELS = (INPUTS[:, 0] > 0).long()
 
 
-def batches(_epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(_epoch: int, _first: int) -> Iterator[tuple[Tensor, Tensor]]:
     yield from zip(torch.split(INPUTS, 20), torch.split(LABELS, 20), strict=True)
 
 
@@ -83,7 +75,7 @@ def test_a_loss_that_is_not_a_number_is_an_error() -> None:
         run(layer)
     layer = nn.Linear(4, 2)
 
-    def poisoned(_epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def poisoned(_epoch: int, _first: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield INPUTS * float("inf"), LABELS
 
     recipe = Recipe(1, 1, 0.0, 5.0, 0.0, 9, lambda: None)

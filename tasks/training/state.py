@@ -1,0 +1,110 @@
+"""Everything that training changes, as one object that can be written down between two steps and taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tasks.training.table import Epoch, as_table
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far training is. Replaced as a whole, so that an interruption meets the old one or the new one."""
+
+    epoch: int = 1  # being trained; one past the last when all are done
+    step: int = 0  # steps of that epoch that are done
+    loss_sum: float = 0.0  # of the pictures in those steps
+    right: float = 0.0  # how many of them were classified correctly
+    seen: float = 0.0  # how many they are
+    rows: tuple[Epoch, ...] = ()  # finished epochs, the start included
+
+
+class TrainingState:
+    """A module, its AdamW optimiser and schedule, the best weights so far, and the position.
+
+    A step is forward, backward, `update`, `move`. Until `update`, a step changes only random states and BatchNorm
+    statistics, of which `move` keeps small copies: interrupted there, the state before the step can still be
+    written. From `update` to the end of `move` it can not: `stepping` says so. Weights are not copied for this.
+    """
+
+    def __init__(self, module: nn.Module, groups: Sequence[dict[str, Any]], share: Callable[[int], float]) -> None:
+        """`groups`: parameter groups, each with its peak `lr`; `share`: the part of it that holds at a step."""
+        self.module = module
+        self.optimiser = torch.optim.AdamW(groups)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, share)
+        self.position = Position()
+        self.best: Tensors = {}  # until the start is validated
+        self.stepping = False
+        self._device = next(module.parameters()).device
+        self._random = _random_states(self._device)
+        self._statistics = _statistics(module)
+
+    def update(self) -> None:
+        """Changes the weights by the gradients, and the rates by the schedule. `move` must follow."""
+        self.stepping = True
+        self.optimiser.step()
+        self.schedule.step()
+
+    def move(self, **changes: Any) -> None:
+        """Replaces these fields of the position. What is in memory now belongs to the new one."""
+        self.stepping = True
+        self._random, self._statistics = _random_states(self._device), _statistics(self.module)
+        self.position = replace(self.position, **changes)
+        self.stepping = False
+
+    def end_epoch(self, row: Epoch) -> None:
+        """Moves to the next epoch's start; keeps the weights if their validation loss is the lowest so far."""
+        improved = row.validation_loss < min((r.validation_loss for r in self.position.rows), default=float("inf"))
+        best = _weights_of(self.module) if improved else self.best
+        self.stepping = True
+        self.best = best
+        self.move(epoch=row.epoch + 1, step=0, loss_sum=0.0, right=0.0, seen=0.0, rows=(*self.position.rows, row))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors (not copied), numbers, and lists of them: what `torch.load(weights_only=True)` reads."""
+        p = self.position
+        return {
+            "module": {name: self._statistics.get(name, value) for name, value in self.module.state_dict().items()},
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "best": self.best,
+            "random": self._random,
+            "position": {name: getattr(p, name) for name in ("epoch", "step", "loss_sum", "right", "seen")},
+            "rows": as_table(p.rows),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continues where `state_dict` was called, torch's generators included."""
+        self.module.load_state_dict(saved["module"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.best = {name: value.to(self._device) for name, value in saved["best"].items()}
+        torch.set_rng_state(saved["random"]["cpu"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(saved["random"]["cuda"], self._device)
+        self.move(**saved["position"], rows=tuple(Epoch(**row) for row in saved["rows"]))
+
+
+def _weights_of(module: nn.Module) -> Tensors:
+    """A copy of all tensors of a module, buffers included, on its device."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def _random_states(device: torch.device) -> Tensors:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _statistics(module: nn.Module) -> Tensors:
+    """Copies of the buffers that the next forward pass may change: those of parts in training mode."""
+    parts = ((f"{name}." if name else "", part) for name, part in module.named_modules() if part.training)
+    return {prefix + name: value.clone() for prefix, part in parts for name, value in part.named_buffers(recurse=False)}

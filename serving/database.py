@@ -37,6 +37,17 @@ def lock_until_commit(connection: sa.Connection, key: str) -> None:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": key})
 
 
+def try_lock(connection: sa.Connection, key: str) -> bool:
+    """PostgreSQL's advisory lock for as long as this connection lives; False if another one holds it.
+
+    On SQLite always True: there one host's file lock is enough.
+    """
+    if connection.dialect.name != "postgresql":
+        return True
+    query = sa.text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
+    return bool(connection.scalar(query, {"key": key}))
+
+
 def _sqlite_engine(url: sa.URL, create: bool) -> sa.Engine:
     path = Path(url.database or "")
     if not create and not path.is_file():

@@ -15,10 +15,18 @@ from __future__ import annotations
 
 
 class ThawError(Exception):
-    """Base of all errors Thaw raises on purpose; `code` is stable, `exit_status` is the process's."""
+    """Base of all errors Thaw raises on purpose; `code` is stable, `exit_status` is the process's.
+
+    `shared` is the message for places that others read (the orchestrator's database and logs): where the message names
+    a picture, `shared` must be given and must not.
+    """
 
     code = "error"
     exit_status = 1
+
+    def __init__(self, message: str, *, shared: str | None = None) -> None:
+        super().__init__(message)
+        self.shared = message if shared is None else shared
 
 
 class BadInput(ThawError):
@@ -56,6 +64,6 @@ class PictureError(ThawError):
     exit_status = 2
 
     def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(message)  # names what is wrong, never the file
         self.status = status
         self.code = code

@@ -27,7 +27,9 @@ from serving.ledger_rows import (
     identity,
     now,
     record,
+    removed_of,
     row_of,
+    stored_version_of,
     version_of,
 )
 
@@ -73,6 +75,13 @@ class Ledger:
             database.lock_until_commit(connection, f"thaw champion {name}")
             yield connection
 
+    @contextmanager
+    def turn(self, key: str) -> Iterator[bool]:
+        """Whether it is ours among all hosts, until the end or this process's; on SQLite always (see `locked`)."""
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.detach()  # closed at the end, not kept in a pool: the lock goes with it
+            yield database.try_lock(connection, key)
+
     # --- what is ------------------------------------------------------------------------------------
 
     def names(self) -> tuple[str, ...]:
@@ -108,7 +117,7 @@ class Ledger:
     def removed(self, name: str) -> set[int]:
         """The versions whose files were taken away."""
         with self._engine.begin() as connection:
-            return _removed(connection, name)
+            return removed_of(connection, name)
 
     # --- what happens -------------------------------------------------------------------------------
 
@@ -122,6 +131,16 @@ class Ledger:
         except sa.exc.IntegrityError:
             raise Conflict(f"{name}:{version} was published by somebody else meanwhile: publish again") from None
         return entry
+
+    def note(self, name: str, version: int, kind: str, who: str, why: str) -> bool:
+        """Records that a person is asked (`ask`) or has refused (`refuse`); nothing moves. False: recorded already."""
+        with self._moving(name) as connection:
+            entry = version_of(connection, name, version)
+            told = [(event.kind, event.version, event.why) for event in history_of(connection, name)]
+            if (kind, version, why) in told:
+                return False
+            record(connection, name, kind, version, entry.digest, who, why)
+            return True
 
     def record_removal(self, entry: Version, who: str, why: str) -> None:
         """That a version's files are taken away. Raises Conflict for a champion."""
@@ -148,7 +167,7 @@ class Ledger:
         Conflict (held, or another champion meanwhile).
         """
         with self._moving(name) as connection:
-            entry = _stored(connection, name, version)
+            entry = stored_version_of(connection, name, version)
             current = champion_of(connection, name)
             _check_promotable(entry, current, expected_generation, override, release_hold)
             hold = current.hold and not release_hold
@@ -168,23 +187,10 @@ class Ledger:
         """
         with self._moving(name) as connection:
             current = champion_of(connection, name)
-            entry = _stored(connection, name, _rollback_target(connection, name, to))
+            entry = stored_version_of(connection, name, _rollback_target(connection, name, to))
             champion = _move(connection, current, entry, "rollback", True, who, why)
             record(connection, name, "hold", entry.version, entry.digest, who, why)
             return champion
-
-
-def _removed(connection: sa.Connection, name: str) -> set[int]:
-    events = history_of(connection, name)
-    return {event.version for event in events if event.kind == "remove" and event.version is not None}
-
-
-def _stored(connection: sa.Connection, name: str, version: int) -> Version:
-    """Raises BadInput for a version that was never published, or whose files were taken away."""
-    entry = version_of(connection, name, version)
-    if version in _removed(connection, name):
-        raise BadInput(f"expected a version in the model store, found {name}:{version} removed: see `thaw show {name}`")
-    return entry
 
 
 def _served(events: tuple[Event, ...]) -> list[int]:

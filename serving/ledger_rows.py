@@ -39,7 +39,7 @@ EVENTS = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("at", sa.String, nullable=False),
     sa.Column("name", sa.String, nullable=False),
-    sa.Column("kind", sa.String, nullable=False),  # publish, promote, rollback, hold, release, remove
+    sa.Column("kind", sa.String, nullable=False),  # publish, ask, refuse, promote, rollback, hold, release, remove
     sa.Column("version", sa.Integer),
     sa.Column("digest", sa.String),
     sa.Column("who", sa.String, nullable=False),
@@ -117,6 +117,20 @@ def history_of(connection: sa.Connection, name: str) -> tuple[Event, ...]:
     query = sa.select(EVENTS).where(EVENTS.c.name == name).order_by(EVENTS.c.id)
     rows = connection.execute(query).mappings()
     return tuple(Event(**{key: value for key, value in row.items() if key != "id"}) for row in rows)
+
+
+def removed_of(connection: sa.Connection, name: str) -> set[int]:
+    """The versions whose files were taken away."""
+    events = history_of(connection, name)
+    return {event.version for event in events if event.kind == "remove" and event.version is not None}
+
+
+def stored_version_of(connection: sa.Connection, name: str, version: int) -> Version:
+    """Raises BadInput for a version that was never published, or whose files were taken away."""
+    entry = version_of(connection, name, version)
+    if version in removed_of(connection, name):
+        raise BadInput(f"expected a version in the model store, found {name}:{version} removed: see `thaw show {name}`")
+    return entry
 
 
 def record(connection: sa.Connection, name: str, kind: str, version: int, digest: str, who: str, why: str) -> None:

@@ -119,6 +119,22 @@ def verify(place: Path, manifest: str = MANIFEST) -> dict[str, Any]:
     return body
 
 
+def reusable(place: Path, key: str) -> dict[str, Any] | None:
+    """The manifest of a directory that was made of the same before, verified; None where there is none yet.
+
+    Raises ArtifactError: it was made of something else, or altered.
+    """
+    if not place.exists():
+        return None
+    body = verify(place)
+    if body.get("key") != key:
+        raise ArtifactError(
+            f"{place}: expected key {key}, found {body.get('key', 'none')}: this run was made with another "
+            "configuration or other pictures; resume it with its own, or start a new run"
+        )
+    return body
+
+
 def _rename_unless_there(temporary: Path, place: Path) -> None:
     if place.exists():
         return

@@ -43,10 +43,16 @@ class Store:
     def publish(self, source: Artifact, who: str, why: str) -> Version:
         """Stores a copy of a certified artifact as the name's next version and records it.
 
-        Durable before it is visible: files and directories are flushed and read back before the ledger says so.
+        Durable before it is visible: files and directories are flushed and read back before the ledger says so. An
+        artifact that is a stored version already is not published twice: that version is the answer, and nothing is
+        written. Raises ArtifactError if its files were altered.
         """
         name = source.contents.name
         with self._locked(name):
+            published = self._published(source)
+            if published is not None:
+                artifacts.read(_place_of(published.tag), published.digest)
+                return published
             number = max((entry.version for entry in self._ledger.versions(name)), default=0) + 1
             tag = f"{name}:{self._ledger.id}-{number}"
             self._remove_unrecorded(tag)
@@ -111,6 +117,13 @@ class Store:
             for place in found:
                 shutil.rmtree(place)
             return found
+
+    def _published(self, source: Artifact) -> Version | None:
+        """The stored version that this artifact already is: a run that is resumed publishes again."""
+        name = source.contents.name
+        removed = self._ledger.removed(name)  # recorded before the files go: they may still be there
+        stored = (entry for entry in self._ledger.versions(name) if entry.version not in removed)
+        return next((entry for entry in stored if entry.digest == source.digest and self.is_stored(entry)), None)
 
     def _staging(self, name: str) -> Path:
         """Where a name's entry is written, or taken apart, under its lock."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ from tasks.training.embed import Features, embed  # noqa: E402
 from tasks.training.finetune import finetune  # noqa: E402
 from tasks.training.head import train_head  # noqa: E402
 from tasks.training.spec import FinetuneSpec, HeadSpec  # noqa: E402
+from tests.serving import tiny  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -110,17 +112,24 @@ def trained(p: Pipeline, exported: Exported | None = None) -> Trained:
     return Trained("digits", p.dataset, p.features, p.head, p.tuned, exported or p.exported)
 
 
-def record(attempt: int = 1) -> Record:
+def record() -> Record:
     """A configuration as the flow keeps it, as far as the verdict depends on it."""
     kept = {"decision": DECISION.model_dump(mode="json"), "gate": GATE.model_dump(mode="json")}
-    return Record(json.dumps(kept), '{"run_id": "test"}', attempt)
+    return Record(json.dumps(kept), '{"run_id": "test"}')
 
 
 def certify_again(
-    p: Pipeline, attempt: int, exported: Exported | None = None, champion: Candidate | None = None
+    p: Pipeline, run: Path, exported: Exported | None = None, champion: Candidate | None = None
 ) -> Certified:
-    """The shared model certified once more, e.g. with another export; writes to its own attempt's directories."""
-    return certify(trained(p, exported), champion, p.run, p.decision, p.gate, record(attempt), device="cpu")
+    """The shared model certified once more, e.g. with another export, in another run."""
+    return certify(trained(p, exported), champion, run, p.decision, p.gate, record(), device="cpu")
+
+
+def of_another_run(p: Pipeline, place: Path) -> Certified:
+    """The shared model as another run would have left it: the same but for its provenance, so another digest."""
+    copy = Path(shutil.copytree(p.certified.artifact, place))
+    made = tiny.reseal(copy, provenance={"run_id": place.name})
+    return replace(p.certified, artifact=copy, digest=made.digest)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ the server uses, at the operating point that will be served; then everything is 
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,21 @@ import numpy as np
 
 from serving import artifact as artifacts
 from serving import sealed
-from serving.artifact import CARD, GOLDEN, MODEL, SPLIT, Artifact
+from serving.artifact import MODEL
 from serving.predictor import Predictor
 from serving.settings import Device
 from tasks.certification.gather import Trained, gather
+from tasks.certification.pack import pack
 from tasks.data.dataset import Dataset, Subset, subset
 from tasks.evaluation import champion as champions
 from tasks.evaluation import evidence as evidences
 from tasks.evaluation import figures
 from tasks.evaluation.evidence import EVALUATION, Evidence, Pairs
-from tasks.evaluation.gate import Verdict, failing
+from tasks.evaluation.gate import Check, Verdict, failing
 from tasks.evaluation.judgement import Judgement, judge_all
 from tasks.evaluation.spec import DecisionSpec, GateSpec
-from tasks.export.export import Exported
 from tasks.model.classifier import Checkpoint, manifest_of
 from tasks.progress import Progress, silent
-from tasks.report.card import card
 from tasks.report.page import write_report
 from tasks.report.spec import ReportSpec
 
@@ -59,7 +57,6 @@ class Record:
 
     configuration: str
     provenance: str
-    attempt: int = 1
     earlier_decisions: int = 0
     seconds: tuple[tuple[str, float], ...] = ()
 
@@ -93,9 +90,70 @@ def certify(
 ) -> Certified:
     """Judges the exported file and writes its artifact, evaluation and report.
 
-    Writes `run/evaluation-<attempt>/` (evaluation.json, evidence.npz, report.html) and `run/artifact-<attempt>/`.
-    Raises BadInput if a test picture changed since it was prepared.
+    Writes `run/evaluation-<n>/` (evaluation.json, evidence.npz, report.html), then `run/artifact-<n>/` from it: n is
+    the next free number, unless the run has judged the same before, against the same champion. Then those are the
+    answer, and an artifact that a kill kept from being written is written now.
+    Raises BadInput if a test picture changed since it was prepared; ArtifactError if what is there was altered.
     """
+    key = _key(trained, decision, gate, record, report)
+    number = _number(run, key, champion)
+    place = run / f"evaluation-{number}"
+    if sealed.reusable(place, key) is None:
+        about = {"key": key, "champion": _identity(champion)}
+        _evaluate(place, about, trained, champion, decision, gate, record, report, device, progress)
+    body: dict[str, Any] = json.loads((place / EVALUATION).read_text(encoding="utf-8"))
+    artifact = pack(run / f"artifact-{number}", trained.exported, trained.dataset, body)
+    sentences = tuple(check.sentence() for check in failing([Check(**check) for check in body["checks"]]))
+    return Certified(artifact.path, artifact.digest, place, body["verdict"], body["champion"]["generation"], sentences)
+
+
+def read_evaluation(certified: Certified) -> dict[str, Any]:
+    """`evaluation.json` as JSON values."""
+    body: dict[str, Any] = json.loads((certified.evaluation / EVALUATION).read_text())
+    return body
+
+
+def _key(trained: Trained, decision: DecisionSpec, gate: GateSpec, record: Record, report: ReportSpec) -> str:
+    """Digest of all that an evaluation depends on but the champion. When it was made, and how long it took, is not."""
+    model = sealed.sha256_of(trained.exported.path / MODEL)
+    steps = [trained.dataset.key, trained.features.key, trained.head.key, trained.tuned.key]
+    parameters = [spec.model_dump(mode="json") for spec in (trained.exported.rule, decision, gate, report)]
+    made_of = [trained.name, model, trained.exported.temperature, *steps, *parameters, record.configuration]
+    return sealed.digest_of(made_of)[:16]
+
+
+def _identity(champion: Candidate | None) -> dict[str, Any] | None:
+    return None if champion is None else {"digest": champion.digest, "generation": champion.generation}
+
+
+def _number(run: Path, key: str, champion: Candidate | None) -> int:
+    """That of the evaluation that was made of the same before, else the next free one.
+
+    If the champion is this run's own artifact, the run was killed after promoting it: it is not judged against itself.
+    """
+    endings = [p.name.rpartition("-")[2] for kind in ("evaluation", "artifact") for p in run.glob(f"{kind}-*")]
+    numbers = sorted({int(ending) for ending in endings if ending.isdecimal()})
+    for number in numbers:
+        about = sealed.about(run / f"evaluation-{number}") or {}
+        manifest = run / f"artifact-{number}" / artifacts.MANIFEST
+        own = champion is not None and manifest.is_file() and sealed.sha256_of(manifest) == champion.digest
+        if about.get("key") == key and (own or about.get("champion") == _identity(champion)):
+            return number
+    return numbers[-1] + 1 if numbers else 1
+
+
+def _evaluate(
+    place: Path,
+    about: dict[str, Any],
+    trained: Trained,
+    champion: Candidate | None,
+    decision: DecisionSpec,
+    gate: GateSpec,
+    record: Record,
+    report: ReportSpec,
+    device: Device,
+    progress: Progress,
+) -> None:
     exported, dataset = trained.exported, trained.dataset
     predictor = Predictor(exported.path / MODEL, exported.classes, exported.preprocessing, exported.rule, device)
     test = subset(dataset, "test")
@@ -103,21 +161,10 @@ def certify(
     evidence = gather(trained, predictor, test, pairs, progress)
     judgement = judge_all(evidence, decision, gate, exported.precision)
     body = _body(trained, evidence, judgement, decision, gate, record) | {"provider": predictor.provider}
-    place = run / f"evaluation-{record.attempt}"
-    with sealed.sealing(place, {"verdict": judgement.verdict}) as directory:
+    with sealed.sealing(place, about | {"verdict": judgement.verdict}) as directory:
         evidences.save(evidence, directory)
         (directory / EVALUATION).write_text(json.dumps(body, indent=1, allow_nan=False))
         write_report(directory / REPORT, body, evidence, dataset, test, report.pictures)
-    generation = pairs.generation if pairs else 0
-    artifact = _write_artifact(run / f"artifact-{record.attempt}", exported, dataset, body)
-    sentences = tuple(check.sentence() for check in failing(judgement.checks))
-    return Certified(artifact.path, artifact.digest, place, judgement.verdict, generation, sentences)
-
-
-def read_evaluation(certified: Certified) -> dict[str, Any]:
-    """`evaluation.json` as JSON values."""
-    body: dict[str, Any] = json.loads((certified.evaluation / EVALUATION).read_text())
-    return body
 
 
 def _score(champion: Candidate | None, dataset: Dataset, test: Subset, device: Device) -> Pairs | None:
@@ -179,30 +226,3 @@ def _body(
 def _phase(checkpoint: Checkpoint) -> dict[str, Any]:
     about = manifest_of(checkpoint)
     return {name: about[name] for name in ("trainable", "epochs", "best_epoch")}
-
-
-def _write_artifact(place: Path, exported: Exported, dataset: Dataset, body: dict[str, Any]) -> Artifact:
-    """Everything of the contract, `artifact.json` last; then read back as a server would."""
-    about = {
-        "classes": exported.classes,
-        "preprocessing": exported.preprocessing.model_dump(mode="json"),
-        "rule": exported.rule.model_dump(mode="json"),
-        "temperature": exported.temperature,
-        "precision": exported.precision,
-        **{key: body[key] for key in ("name", "metrics", "checks", "verdict", "verdict_digest")},
-        "champion_generation": body["champion"]["generation"],
-        "champion_version": body["champion"]["version"],
-        "dataset": {
-            **body["data"],
-            "counts": body["counts"],
-            "split": sealed.sha256_of(dataset.path / SPLIT),
-        },
-        "configuration": body["configuration"],
-        "provenance": body["provenance"],
-    }
-    with sealed.sealing(place, about, artifacts.MANIFEST) as directory:
-        for name in (MODEL, GOLDEN):
-            shutil.copyfile(exported.path / name, directory / name)
-        shutil.copyfile(dataset.path / SPLIT, directory / SPLIT)
-        (directory / CARD).write_text(card(body), encoding="utf-8")
-    return artifacts.read(place)

@@ -61,6 +61,13 @@ def prepare(
     return _load(place, key, name, reused)
 
 
+def find_prepared(name: str, home: Path, data: DataSpec, preprocessing: Preprocessing) -> Dataset | None:
+    """What `prepare` would use again, or None where a picture is new, gone or changed. Reads no picture."""
+    key = _key(find_pictures(data), data, preprocessing)
+    place = home / "datasets" / name / key
+    return None if sealed.about(place) is None else _load(place, key, name, reused=True)
+
+
 def _load(place: Path, key: str, name: str, reused: bool) -> Dataset:
     about = sealed.about(place)
     assert about is not None
@@ -152,9 +159,10 @@ def _check_unreadable(sources: Sequence[Source], read: Sequence[_Read], allowed:
     bad = [(source, one) for source, one in zip(sources, read, strict=True) if one.error is not None]
     if len(bad) > allowed * len(sources):
         source, one = bad[0]
+        found = f"expected at most {allowed:.1%} unreadable pictures, found {len(bad)} of {len(sources)}"
+        advice = "Repair or remove them, or raise data.max_unreadable"
         raise BadInput(
-            f"expected at most {allowed:.1%} unreadable pictures, found {len(bad)} of {len(sources)}; first "
-            f"{_printable(source.path)}: {one.error}. Repair or remove them, or raise data.max_unreadable"
+            f"{found}; first {_printable(source.path)}: {one.error}. {advice}", shared=f"{found}. {advice}"
         )
 
 

@@ -131,7 +131,10 @@ def _from_manifest(manifest: Path, spec: DataSpec) -> Iterator[Source]:
 def _source_of_row(manifest: Path, number: int, row: dict[str, str], spec: DataSpec) -> Source:
     path = Path(row["path"]) if Path(row["path"]).is_absolute() else manifest.parent / row["path"]
     if not path.is_file():
-        raise BadInput(f"{manifest}, line {number}: expected a picture at {path}, found none: correct the path")
+        raise BadInput(
+            f"{manifest}, line {number}: expected a picture at {path}, found none: correct the path",
+            shared=f"{manifest}, line {number}: expected a picture at its path, found none: correct the path",
+        )
     split = row.get("split")
     if split is not None and split.lower() not in _SPLIT_NAMES:
         raise BadInput(
@@ -172,7 +175,8 @@ def _check_unique(manifest: Path, paths: list[str]) -> None:
     written = Counter(os.path.normpath(path) for path in paths)  # ./a.png is a.png
     twice, times = written.most_common(1)[0] if paths else ("", 0)
     if times > 1:
-        raise BadInput(f"expected each picture once in {manifest}, found {twice} {times} times: remove the extra rows")
+        wanted, advice = f"expected each picture once in {manifest}, found", "times: remove the extra rows"
+        raise BadInput(f"{wanted} {twice} {times} {advice}", shared=f"{wanted} one {times} {advice}")
 
 
 def _group(relative: str, row: dict[str, str], group_by: str | None) -> str | None:
@@ -186,8 +190,9 @@ def _group(relative: str, row: dict[str, str], group_by: str | None) -> str | No
         ) from None
     if match is None:
         columns = f" or to be one of the columns {', '.join(row)}" if row else ""
+        wanted = f"expected data.group_by {group_by!r} to match every path{columns}"
         raise BadInput(
-            f"expected data.group_by {group_by!r} to match every path{columns}, found {relative!r}: correct it"
+            f"{wanted}, found {relative!r}: correct it", shared=f"{wanted}, found one that it does not: correct it"
         )
     return match.group(1) if match.re.groups else match.group(0)
 

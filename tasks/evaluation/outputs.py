@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -54,10 +55,16 @@ def original_bytes(part: Subset, row: int) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BadInput(f"expected {path} as it was prepared, it cannot be read ({error.strerror}): run again") from None
+        raise _changed(path, f"it cannot be read ({error.strerror}): run again") from None
     if hashlib.sha256(data).hexdigest() != part.digests[row]:
-        raise BadInput(f"expected {path} as it was prepared, found other bytes: it changed during the run; run again")
+        raise _changed(path, "found other bytes: it changed during the run; run again")
     return data
+
+
+def _changed(path: Path, found: str) -> BadInput:
+    return BadInput(
+        f"expected {path} as it was prepared, {found}", shared=f"expected a picture as it was prepared, {found}"
+    )
 
 
 def sample_of(part: Subset, probabilities: Scores, decided: np.ndarray) -> Sample:

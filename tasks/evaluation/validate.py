@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from tasks.export.temperature import fit_temperature
 from tasks.model.classifier import Checkpoint, load_classifier
 from tasks.progress import Progress, silent
 from tasks.training.finetune import logits_of
+
+FILE = "validation.json"  # the checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,26 @@ def validate(
 ) -> Validated:
     """Judges the wanted lines on validation, at the operating point that the network would be given there.
 
-    Writes `run/validate/`. Those figures chose the epoch and the threshold, so they are hopeful; a line they miss
-    by a whole interval is out of reach.
+    Writes `run/validate/`, unless it is there already: then that is the answer. Those figures chose the epoch and
+    the threshold, so they are hopeful; a line they miss by a whole interval is out of reach. Raises BadInput: see
+    `check_plan`; ArtifactError: `run/validate/` was made of something else, or altered.
     """
+    place = run / "validate"
+    parameters = [decision.model_dump(mode="json"), gate.model_dump(mode="json")]
+    key = sealed.digest_of([checkpoint.key, dataset.key, *parameters])[:16]
+    if sealed.reusable(place, key) is None:
+        checks = _judge_all(checkpoint, dataset, decision, gate, progress)
+        with sealed.sealing(place, {"key": key}) as directory:
+            text = json.dumps([check.as_json() for check in checks], indent=1, allow_nan=False)
+            (directory / FILE).write_text(text, encoding="utf-8")
+    kept = tuple(Check(**check) for check in json.loads((place / FILE).read_text(encoding="utf-8")))
+    out = tuple(f"{c.metric} of {c.scope}" for c in kept if c.severity == "fail" and _out_of_reach(c))
+    return Validated(place, kept, out)
+
+
+def _judge_all(
+    checkpoint: Checkpoint, dataset: Dataset, decision: DecisionSpec, gate: GateSpec, progress: Progress
+) -> tuple[Check, ...]:
     part = subset(dataset, "validation")
     logits = logits_of(load_classifier(checkpoint), dataset, part)
     scaled = logits / fit_temperature(logits, part.labels)
@@ -67,17 +87,9 @@ def validate(
     checks = tuple(
         _check(replace(line, split="validation"), sample, dataset, gate) for line in lines if line.metric in ON_PICTURES
     )
-    ruled_out = tuple(f"{c.metric} of {c.scope}" for c in checks if c.severity == "fail" and _out_of_reach(c))
     share = float(accuracy(confusion_matrix(part.labels, decided, len(dataset.classes))))
     progress(1, 1, f"accuracy {share:.4f} on validation")
-    place = run / "validate"
-    body = {
-        "checks": [check.as_json() for check in checks],
-        "ruled_out": list(ruled_out),
-    }
-    with sealed.sealing(place, body):
-        pass
-    return Validated(place, checks, ruled_out)
+    return checks
 
 
 def _check(line: Line, sample: Sample, dataset: Dataset, gate: GateSpec) -> Check:

@@ -22,7 +22,7 @@ from tasks.export.onnx_file import add_probabilities, write_network
 from tasks.export.precision import to_float16, to_int8
 from tasks.export.spec import ExportSpec
 from tasks.export.temperature import fit_temperature
-from tasks.model.classifier import Checkpoint, load_classifier, manifest_of
+from tasks.model.classifier import Checkpoint, Classifier, load_classifier, manifest_of
 from tasks.progress import Progress, silent
 
 BATCH_SIZES = (1, 7, 32)
@@ -57,16 +57,36 @@ def export(
 ) -> Exported:
     """Turns a checkpoint into the file that will be certified and served.
 
-    Writes `run/export/`. Raises BadInput: what `decision` wants cannot be shown on the validation pictures;
-    ExportError: the file answers otherwise in other batch sizes; ArtifactError: it does not load alone.
+    Writes `run/export/`, unless it is there already: then that is the answer. Raises BadInput: what `decision` wants
+    cannot be shown on the validation pictures; ExportError: the file answers otherwise in other batch sizes;
+    ArtifactError: it does not load alone, or what is there was made of something else or altered.
     """
-    preprocessing = Preprocessing.model_validate(manifest_of(checkpoint)["preprocessing"])
-    validation = subset(dataset, "validation")
-    place = run / "export"
-    about: dict[str, object] = {"checkpoint": checkpoint.key, "precision": spec.precision}
+    place, preprocessing = run / "export", Preprocessing.model_validate(manifest_of(checkpoint)["preprocessing"])
+    parameters = [decision.model_dump(mode="json"), spec.model_dump(mode="json")]
+    key = sealed.digest_of([checkpoint.key, dataset.key, *parameters])[:16]
+    about = sealed.reusable(place, key)
+    if about is None:
+        made_of = {"key": key, "checkpoint": checkpoint.key, "precision": spec.precision}
+        _write(place, made_of, load_classifier(checkpoint), dataset, preprocessing, decision, spec, progress)
+        about = sealed.verify(place)
+    rule = Rule.model_validate(about["rule"])
+    return Exported(place, rule, about["temperature"], spec.precision, dataset.classes, preprocessing)
+
+
+def _write(
+    place: Path,
+    made_of: dict[str, str],
+    classifier: Classifier,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    decision: DecisionSpec,
+    spec: ExportSpec,
+    progress: Progress,
+) -> None:
+    validation, about = subset(dataset, "validation"), dict[str, object](made_of)
     with sealed.sealing(place, about) as directory, tempfile.TemporaryDirectory() as empty:
         network, model = Path(empty, "network.onnx"), directory / MODEL
-        write_network(network, load_classifier(checkpoint), preprocessing.image_size)
+        write_network(network, classifier, preprocessing.image_size)
         _reduce(network, dataset, spec)
         progress(1, 3, f"{spec.precision} file written")
         plain = _with_temperature(network, Path(empty, "plain.onnx"), 1.0)
@@ -81,7 +101,6 @@ def export(
         rule = choose_rule(outputs.sample.probabilities, validation.labels, dataset.classes, decision)
         about |= {"temperature": temperature, "rule": rule.model_dump(mode="json")}
         progress(3, 3, rule.text() or "argmax")
-    return Exported(place, rule, temperature, spec.precision, dataset.classes, preprocessing)
 
 
 def _reduce(network: Path, dataset: Dataset, spec: ExportSpec) -> None:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-import torchvision
 from torch import nn
 
 from serving.errors import BadInput
@@ -91,10 +89,15 @@ def feature_size(body: nn.Module, image_size: int) -> int:
     return out.shape[1]
 
 
+# timm and torchvision are imported where they are used: they take as long as torch itself, and whoever only wants the
+# flow, its parameters or its form (deploying it, resuming it) does not need them
 def _recipe(backbone: str) -> _Recipe:
     library, _, name = backbone.partition("/")
     recipe = _timm(name) if library == "timm" else _torchvision(name) if library == "torchvision" else None
     if recipe is None:
+        import timm
+        import torchvision
+
         known = timm.list_models() if library == "timm" else torchvision.models.list_models(module=torchvision.models)
         near = _nearest(name, known)
         raise BadInput(f"expected a classification backbone of timm/ or torchvision/, found {backbone!r}: {near}")
@@ -117,6 +120,8 @@ def _unfit(backbone: str, image_size: int, error: Exception) -> BadInput:
 
 
 def _timm(name: str) -> _Recipe | None:
+    import timm
+
     if not timm.is_model(name):
         return None
     try:
@@ -134,6 +139,8 @@ def _timm(name: str) -> _Recipe | None:
 
 
 def _torchvision(name: str) -> _Recipe | None:
+    import torchvision
+
     if name not in torchvision.models.list_models(module=torchvision.models):
         return None
     weights = torchvision.models.get_model_weights(name)
@@ -172,9 +179,13 @@ def _head_prefixes(backbone: str) -> tuple[str, ...]:
     """Where published state dicts of this backbone keep the head that is left out."""
     library, _, name = backbone.partition("/")
     if library == "timm":
+        import timm
+
         config = timm.get_pretrained_cfg(name)
         classifier = (config.classifier if config else None) or ("head", "fc", "classifier")
         return tuple(f"{prefix}." for prefix in ([classifier] if isinstance(classifier, str) else classifier))
+    import torchvision
+
     return (f"{_head_name(torchvision.models.get_model(name, weights=None))}.",)
 
 
@@ -190,6 +201,8 @@ def _head_name(module: nn.Module) -> str:
 
 
 def _quiet(body: nn.Module) -> nn.Module:
+    import torchvision
+
     for module in body.modules():
         if isinstance(module, nn.Dropout | torchvision.ops.StochasticDepth):
             module.p = 0.0

@@ -53,7 +53,8 @@ def publish(
 ) -> Published:
     """Stores a certified artifact, whatever its verdict, as the name's next version and records it.
 
-    Writes the model store and the ledger, both complete or not at all.
+    Writes the model store and the ledger, both complete or not at all; nothing, if it was published before. Raises
+    ArtifactError if the artifact, or what was stored of it before, was altered.
     """
     with opened(ledger or home) as book:
         entry = Store(home, book).publish(artifacts.read(certified.artifact, certified.digest), who, why)
@@ -71,7 +72,10 @@ def promote(
     why: str,
     progress: Progress = silent,
 ) -> Promotion:
-    """Makes the version champion if it PASSED, the name is not on hold, and the champion it met is still champion."""
+    """Makes the version champion if it PASSED, the name is not on hold, and the champion it met is still champion.
+
+    Writes the ledger; nothing, if the version is the champion already.
+    """
     promotion = _promote(published, certified, home, ledger, release, who, why)
     progress(1, 1, promotion.reason)
     return promotion
@@ -83,10 +87,13 @@ def _promote(
     label = f"{published.name}:{published.version}"
     if certified.verdict != "PASSED":
         return Promotion(False, False, f"{label} is {certified.verdict}: the champion stays")
-    if release.promote != "auto":
-        return Promotion(False, False, f"published; to serve it: thaw promote {label}")
     with opened(ledger or home) as book:
-        if book.champion(published.name).hold:
+        champion = book.champion(published.name)
+        if champion.version == published.version:  # promoted by this run before it was killed, or meanwhile by hand
+            return Promotion(True, False, f"{label} is the champion")
+        if release.promote != "auto":
+            return Promotion(False, False, f"published; to serve it: thaw promote {label}")
+        if champion.hold:
             return Promotion(False, False, f"{published.name} is on hold: thaw promote {label} --release-hold")
         try:
             book.promote(published.name, published.version, who=who, why=why, expected_generation=certified.generation)

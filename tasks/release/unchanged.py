@@ -11,15 +11,17 @@ from serving.ledger import opened
 RESULT = "result.json"
 
 
-def find_unchanged(name: str, inputs: str, runs: Path, home: Path, ledger: str | None) -> dict[str, Any] | None:
-    """The result of a run with these inputs that was published and met the champion that still stands; or None.
+def find_unchanged(name: str, inputs: str, run: Path, home: Path, ledger: str | None) -> dict[str, Any] | None:
+    """The result of another run with these inputs that was published and met the champion that still stands; or None.
 
     `inputs` is a digest of everything the outcome depends on but the champion. `promoted` is told as it is now.
     """
     with opened(ledger or home) as book:
         champion = book.champion(name)
         published = {entry.version for entry in book.versions(name)}
-    for path in sorted(runs.glob(f"*/{RESULT}"), reverse=True):
+    for path in sorted(run.parent.glob(f"*/{RESULT}"), reverse=True):
+        if path.parent == run:  # begun before, and suspended or killed since: it goes on
+            continue
         try:
             result: dict[str, Any] = json.loads(path.read_text())
         except ValueError:  # one damaged old run must not stop every new one

@@ -68,10 +68,10 @@ def test_another_label_gives_another_verdict_digest(made: Artifact, digits_folde
 
 
 def test_the_comparison_with_the_champion_is_made_again(
-    pipeline: Pipeline, made: Artifact, digits_folder: Path
+    pipeline: Pipeline, made: Artifact, digits_folder: Path, tmp_path: Path
 ) -> None:
     champion = Candidate(made.path, made.digest, 1, 1)
-    challenger = artifact.read(certify_again(pipeline, attempt=31, champion=champion).artifact)
+    challenger = artifact.read(certify_again(pipeline, tmp_path, champion=champion).artifact)
     assert challenger.contents.champion_version == 1
     root = DataSpec(root=digits_folder)
     found = verify(challenger, (made, 1, 1), root, DECISION, GATE, "cpu")

@@ -30,18 +30,18 @@ INK = (1.0, 0.7, 0.4)  # orange: grey pictures would not tell red from blue
 
 @dataclass(frozen=True)
 class Rare:
-    """A model of `eight` against `other`, 14 of 514 pictures. Shared by all tests: certify it under other attempts."""
+    """A model of `eight` against `other`, 14 of 514 pictures. Shared by all tests: certify it in other runs."""
 
     trained: Trained
     run: Path
     certified: Certified
 
 
-def certify_rare(trained: Trained, run: Path, attempt: int) -> Certified:
+def certify_rare(trained: Trained, run: Path) -> Certified:
     """With every default: nothing is watched, and the gate has only its built-in lines."""
     decision, gate = DecisionSpec(), GateSpec()
     kept = {"decision": decision.model_dump(mode="json"), "gate": gate.model_dump(mode="json")}
-    record = Record(json.dumps(kept), '{"run_id": "rare"}', attempt)
+    record = Record(json.dumps(kept), '{"run_id": "rare"}')
     return certify(trained, None, run, decision, gate, record, device="cpu")
 
 
@@ -75,4 +75,4 @@ def rare(tmp_path_factory: pytest.TempPathFactory) -> Rare:
     trained = Trained("rare", dataset, features, head, tuned, export(tuned, dataset, run, DecisionSpec()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(intervals, "RESAMPLES", 100)  # no line here has a drawn interval that decides
-        return Rare(trained, run, certify_rare(trained, run, attempt=1))
+        return Rare(trained, run, certify_rare(trained, run))

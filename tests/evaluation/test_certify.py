@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,15 +27,15 @@ def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "RESAMPLES", 20)
 
 
-def judged_by(pipeline: Pipeline, attempt: int, gate: GateSpec, earlier: int = 0) -> Certified:
-    kept = replace(record(attempt), earlier_decisions=earlier)
-    return certify(trained(pipeline), None, pipeline.run, pipeline.decision, gate, kept, device="cpu")
+def judged_by(pipeline: Pipeline, run: Path, gate: GateSpec, earlier: int = 0) -> Certified:
+    kept = replace(record(), earlier_decisions=earlier)
+    return certify(trained(pipeline), None, run, pipeline.decision, gate, kept, device="cpu")
 
 
-def test_the_model_against_itself_differs_by_nought_with_tangos_width(pipeline: Pipeline) -> None:
+def test_the_model_against_itself_differs_by_nought_with_tangos_width(pipeline: Pipeline, tmp_path: Path) -> None:
     """As champion of its own generation: the same pictures, none of them in either's training."""
     champion = Candidate(pipeline.certified.artifact, pipeline.certified.digest, version=4, generation=9)
-    certified = certify_again(pipeline, attempt=131, champion=champion)
+    certified = certify_again(pipeline, tmp_path, champion=champion)
     body = read_evaluation(certified)
     checks = {check["metric"]: check for check in body["checks"]}
     z = stats.norm.ppf(0.975)
@@ -63,13 +64,15 @@ def test_without_a_champion_its_generation_is_nought(pipeline: Pipeline) -> None
 
 
 @pytest.mark.parametrize(("earlier", "worn"), [(WORN_AFTER - 1, False), (WORN_AFTER, True)])
-def test_held_out_pictures_are_worn_after_fifty_decisions(pipeline: Pipeline, earlier: int, worn: bool) -> None:
-    body = read_evaluation(judged_by(pipeline, 132 + worn, pipeline.gate, earlier))
+def test_held_out_pictures_are_worn_after_fifty_decisions(
+    pipeline: Pipeline, tmp_path: Path, earlier: int, worn: bool
+) -> None:
+    body = read_evaluation(judged_by(pipeline, tmp_path, pipeline.gate, earlier))
     assert body["held_out"] == {"decisions": earlier + 1, "worn": worn}
     assert WORN_AFTER == 50
 
 
-def test_what_failed_is_said_in_words_and_only_that(pipeline: Pipeline) -> None:
+def test_what_failed_is_said_in_words_and_only_that(pipeline: Pipeline, tmp_path: Path) -> None:
     gate = GateSpec(
         lines=(
             LineSpec(metric="model_size_mb", operator="<=", threshold=1),
@@ -77,7 +80,7 @@ def test_what_failed_is_said_in_words_and_only_that(pipeline: Pipeline) -> None:
             LineSpec(metric="accuracy", threshold=0.1),
         )
     )
-    certified = judged_by(pipeline, 134, gate)
+    certified = judged_by(pipeline, tmp_path, gate)
     assert certified.verdict == "REJECTED"
     (sentence,) = certified.failing
     assert sentence.startswith("model_size_mb on test: ")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from serving.artifact import MODEL, Rule, read
+from serving.errors import ArtifactError
 from serving.predictor import Predictor, load_predictor
 from tasks.certification.certify import Certified, read_evaluation
 from tasks.data.dataset import pixels, subset
@@ -51,10 +53,10 @@ def reduced(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> dic
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(intervals, "RESAMPLES", 20)  # nothing here looks at an interval
         patch.setattr(exporting, "write_network", write_once)
-        for attempt, precision in enumerate(PRECISIONS, 121):
+        for precision in PRECISIONS:
             spec = ExportSpec.model_validate({"precision": precision})
             exported = export(pipeline.tuned, pipeline.dataset, place / precision, pipeline.decision, spec)
-            made[precision] = Reduced(exported, certify_again(pipeline, attempt, exported))
+            made[precision] = Reduced(exported, certify_again(pipeline, place / precision, exported))
     return made
 
 
@@ -175,3 +177,47 @@ def test_the_same_network_without_mixing_is_exported(
     about = json.loads((exported.path / "manifest.json").read_text())
     assert about["precision"] == "fp32"
     assert (exported.path / MODEL).stat().st_size < 10_000
+
+
+# --- a run that is resumed
+
+
+@pytest.fixture
+def not_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "load_classifier", lambda _: pytest.fail("the network was loaded"))
+
+
+@pytest.mark.usefixtures("not_again")
+def test_what_was_exported_is_not_exported_again(pipeline: Pipeline) -> None:
+    def state() -> dict[Path, tuple[int, int]]:
+        return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in pipeline.run.rglob("*")}
+
+    before = state()
+    assert pipeline.exported.rule.watch, "it has a rule to recover"
+    assert export(pipeline.tuned, pipeline.dataset, pipeline.run, pipeline.decision) == pipeline.exported
+    assert state() == before
+
+
+@pytest.mark.usefixtures("not_again")
+@pytest.mark.parametrize("what", ["checkpoint", "dataset", "decision", "spec"])
+def test_a_run_exported_for_something_else_is_refused(pipeline: Pipeline, what: str) -> None:
+    same = {
+        "checkpoint": pipeline.tuned, "dataset": pipeline.dataset, "run": pipeline.run, "decision": pipeline.decision,
+    }  # fmt: skip
+    others = {
+        "checkpoint": replace(pipeline.tuned, key="other"),
+        "dataset": replace(pipeline.dataset, key="other"),
+        "decision": DecisionSpec(),
+        "spec": ExportSpec(precision="fp16"),
+    }
+    with pytest.raises(ArtifactError, match=r"export: expected key .* resume it with its own, or start a new run"):
+        export(**same | {what: others[what]})  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("not_again")
+def test_an_altered_export_is_detected(pipeline: Pipeline, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(pipeline.exported.path, tmp_path / "export"))
+    with (copy / MODEL).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(ArtifactError, match="model.onnx: expected sha256"):
+        export(pipeline.tuned, pipeline.dataset, tmp_path, pipeline.decision)

@@ -51,17 +51,19 @@ def test_the_exported_file_agrees_with_the_trained_network(pipeline: Pipeline) -
     assert found["parity"]["n"] == 60, "every test picture"
 
 
-def test_another_resize_filter_when_serving_is_rejected(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_resize_filter_when_serving_is_rejected(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(preprocess, "FILTER", Image.Resampling.NEAREST)
-    assert refused_for_parity(certify_again(pipeline, attempt=111))
+    assert refused_for_parity(certify_again(pipeline, tmp_path))
 
 
 def test_another_background_does_not_matter_without_transparency(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: a constant that these pictures never meet changes nothing, so the others can fail."""
     monkeypatch.setattr(preprocess, "FILL", (0, 0, 0))
-    assert [check["verdict"] for check in parity(certify_again(pipeline, attempt=112)).values()] == ["PASSED"] * 2
+    assert [check["verdict"] for check in parity(certify_again(pipeline, tmp_path)).values()] == ["PASSED"] * 2
 
 
 def with_another_mean(model: Path, target: Path) -> None:
@@ -76,12 +78,14 @@ def with_another_mean(model: Path, target: Path) -> None:
 
 
 def test_another_mean_inside_the_file_is_rejected(pipeline: Pipeline, tmp_path: Path) -> None:
-    shutil.copytree(pipeline.exported.path, tmp_path, dirs_exist_ok=True)
-    with_another_mean(pipeline.exported.path / MODEL, tmp_path / MODEL)
-    assert refused_for_parity(certify_again(pipeline, attempt=113, exported=replace(pipeline.exported, path=tmp_path)))
+    place = Path(shutil.copytree(pipeline.exported.path, tmp_path / "export"))
+    with_another_mean(pipeline.exported.path / MODEL, place / MODEL)
+    assert refused_for_parity(certify_again(pipeline, tmp_path, exported=replace(pipeline.exported, path=place)))
 
 
-def test_channels_in_another_order_when_serving_are_rejected(rare: Rare, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channels_in_another_order_when_serving_are_rejected(
+    rare: Rare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On orange pictures: grey ones are the same in any order."""
     assert [check["verdict"] for check in parity(rare.certified).values()] == ["PASSED"] * 2
     in_order = preprocess.to_pixels
@@ -90,4 +94,4 @@ def test_channels_in_another_order_when_serving_are_rejected(rare: Rare, monkeyp
         return in_order(image, preprocessing)[..., ::-1].copy()
 
     monkeypatch.setattr(preprocess, "to_pixels", swapped)
-    assert refused_for_parity(certify_rare(rare.trained, rare.run, attempt=2))
+    assert refused_for_parity(certify_rare(rare.trained, tmp_path))

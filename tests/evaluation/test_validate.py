@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from serving import sealed
 from serving.artifact import Rule, Watch
-from serving.errors import BadInput
+from serving.errors import ArtifactError, BadInput
 from tasks.data.dataset import COLUMNS, PICTURES, Dataset, subset
 from tasks.evaluation import intervals
 from tasks.evaluation import validate as validating
@@ -145,8 +146,8 @@ def test_lines_on_test_are_looked_at_on_validation(pipeline: Pipeline, validated
     part = subset(pipeline.dataset, "validation")
     assert result.checks[0].n == len(part)
     assert result.checks[1].n == int((part.labels == 2).sum())
-    body = sealed.verify(result.path)
-    assert body["checks"] == json.loads(json.dumps([check.as_json() for check in result.checks]))
+    sealed.verify(result.path)
+    assert json.loads((result.path / validating.FILE).read_text()) == [check.as_json() for check in result.checks]
     assert result.path.name == "validate"
 
 
@@ -157,7 +158,6 @@ def test_a_line_out_of_reach_is_ruled_out_and_a_warning_never_is(validated: Any)
     result = validated(GateSpec(lines=lines))
     assert [check.verdict for check in result.checks] == ["REJECTED", "REJECTED"]
     assert result.ruled_out == ("log_loss of overall",)
-    assert sealed.verify(result.path)["ruled_out"] == ["log_loss of overall"]
 
 
 def test_without_wanted_lines_nothing_is_ruled_out(validated: Any) -> None:
@@ -180,3 +180,55 @@ def test_what_cannot_be_shown_on_validation_stops_the_run(validated: Any) -> Non
     """20 sevens can show a recall of 0.86 at most, if every one is found."""
     with pytest.raises(BadInput, match="at least 29 validation pictures of 'digit-7'"):
         validated(GateSpec(), DecisionSpec(watch=(WatchSpec(label="digit-7", recall=0.9),)))
+
+
+# --- a run that is resumed
+
+
+@pytest.fixture
+def wanted(pipeline: Pipeline, tmp_path: Path) -> dict[str, Any]:
+    """Lines met and missed, with and without an interval."""
+    lines = (
+        LineSpec(metric="log_loss", operator="<=", threshold=0.0),
+        LineSpec(metric="roc_auc", threshold=0.5, evidence="point"),
+    )
+    gate = GateSpec(min_recall=0.5, lines=lines)
+    return {
+        "checkpoint": pipeline.tuned, "dataset": pipeline.dataset, "run": tmp_path / "run",
+        "decision": pipeline.decision, "gate": gate,
+    }  # fmt: skip
+
+
+def test_what_was_validated_is_not_validated_again(wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "RESAMPLES", 50)
+    fresh = validate(**wanted)
+    assert len(fresh.checks) == 5
+    assert fresh.ruled_out == ("log_loss of overall",)
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in wanted["run"].rglob("*")}
+    monkeypatch.setattr(validating, "load_classifier", lambda _: pytest.fail("the network was loaded"))
+    assert validate(**wanted) == fresh
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in wanted["run"].rglob("*")} == before
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "dataset", "decision", "gate"])
+def test_a_run_validated_for_something_else_is_refused(
+    wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(validating, "_judge_all", lambda *_: ())
+    validate(**wanted)
+    others = {
+        "checkpoint": replace(wanted["checkpoint"], key="other"),
+        "dataset": replace(wanted["dataset"], key="other"),
+        "decision": DecisionSpec(),
+        "gate": GateSpec(),
+    }
+    with pytest.raises(ArtifactError, match=r"validate: expected key .* resume it with its own, or start a new run"):
+        validate(**wanted | {what: others[what]})
+
+
+def test_an_altered_validation_is_detected(wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "RESAMPLES", 50)
+    path = validate(**wanted).path / validating.FILE
+    path.write_text(path.read_text().replace("REJECTED", "PASSED"))
+    with pytest.raises(ArtifactError, match="expected sha256"):
+        validate(**wanted)

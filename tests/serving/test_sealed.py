@@ -14,7 +14,7 @@ import pytest
 
 from serving import sealed
 from serving.errors import ArtifactError
-from serving.sealed import MANIFEST, sealing, verify
+from serving.sealed import MANIFEST, reusable, sealing, verify
 
 ROOT = Path(__file__).parents[2]
 
@@ -238,6 +238,34 @@ def test_verify_does_not_look_outside_the_directory(tmp_path: Path) -> None:
         edit(place, files={name: sealed.sha256_of(outside)})
         with pytest.raises(ArtifactError, match="inside the directory"):
             verify(place)
+
+
+def test_what_was_made_of_the_same_is_used_again(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    assert reusable(place, "k1") is None
+    with sealing(place, {"key": "k1"}) as directory:
+        (directory / "a.txt").write_text("one")
+    assert reusable(place, "k1") == verify(place)
+
+
+@pytest.mark.parametrize("found", ["k1", None])
+def test_what_was_made_of_something_else_is_refused(tmp_path: Path, found: str | None) -> None:
+    place = tmp_path / "place"
+    with sealing(place, {"key": found} if found else {}):
+        pass
+    with pytest.raises(ArtifactError, match=rf"{place}: expected key k2, found {found or 'none'}: .* start a new run"):
+        reusable(place, "k2")
+
+
+def test_what_was_altered_or_is_incomplete_is_not_used_again(tmp_path: Path) -> None:
+    place = seal(tmp_path / "place")
+    edit(place, key="k1")
+    (place / "a.txt").write_text("two")
+    with pytest.raises(ArtifactError, match="expected sha256"):
+        reusable(place, "k1")
+    (place / MANIFEST).unlink()
+    with pytest.raises(ArtifactError, match="incomplete"):
+        reusable(place, "k1")
 
 
 def test_write_text_replaces_the_whole_file(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from serving import artifact as artifacts
 from serving.ledger import opened
 from serving.predictor import load_predictor
 from serving.store import Store
-from tests.conftest import Pipeline
+from tests.conftest import Pipeline, of_another_run
 from tests.serving.conftest import model_store_at
 
 SENT = b"words that a client sent as a picture"
@@ -81,11 +81,11 @@ def before_the_first_promotion(place: Place) -> None:
 
 
 def follows_the_ledger_without_a_restart(place: Place, pipeline: Pipeline) -> None:
-    source = artifacts.read(pipeline.certified.artifact)
+    second = of_another_run(pipeline, place.path / "two")
     with model_store_at(place.path / "bentoml"), opened(place.home) as ledger:
         store = Store(place.home, ledger)
-        for version in (1, 2):
-            store.publish(source, "test", "service")
+        for version, certified in enumerate((pipeline.certified, second), start=1):
+            assert store.publish(artifacts.read(certified.artifact), "test", "service").version == version
             ledger.promote("digits", version, who="test", why="service", override=True)
             place.wait_for_version(version)
         ledger.rollback("digits", who="test", why="service")

@@ -50,6 +50,11 @@ def source(tmp_path: Path) -> Artifact:
     return make_artifact(tmp_path / "artifact")
 
 
+def several(place: Path, count: int) -> list[Artifact]:
+    """As many that differ."""
+    return [make_artifact(place / f"of-several-{n}", bias=float(n)) for n in range(1, count + 1)]
+
+
 def entry_of(bentoml_home: Path, version: Version) -> Path:
     return bentoml_home / "models" / Path(*version.tag.split(":"))
 
@@ -77,10 +82,10 @@ def test_bentoml_lists_it_under_the_ledgers_label(store: Store, ledger: Ledger, 
 
 
 def test_versions_count_up_and_stay(store: Store, source: Artifact, tmp_path: Path) -> None:
-    other = make_artifact(tmp_path / "other", bias=1.0)
-    versions = [store.publish(artifact, "ann", "") for artifact in (source, other, source)]
+    sources = [source, *several(tmp_path, 2)]
+    versions = [store.publish(artifact, "ann", "") for artifact in sources]
     assert [version.version for version in versions] == [1, 2, 3]
-    assert [store.open("colours", n).digest for n in (1, 2, 3)] == [source.digest, other.digest, source.digest]
+    assert [store.open("colours", n).digest for n in (1, 2, 3)] == [artifact.digest for artifact in sources]
     assert len(bentoml.models.list()) == 3
 
 
@@ -138,6 +143,72 @@ def test_the_champion_is_what_the_ledger_names(store: Store, ledger: Ledger, sou
     assert store.champion("colours").digest == source.digest != newest.digest
 
 
+# --- the same artifact again, as when a run is resumed ------------------------------------------------
+
+
+def state(bentoml_home: Path) -> dict[Path, tuple[int, int]]:
+    """What is in the model store: a file written again has another inode or time."""
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in bentoml_home.rglob("*")}
+
+
+def test_an_artifact_is_published_once(
+    store: Store, ledger: Ledger, source: Artifact, bentoml_home: Path, tmp_path: Path
+) -> None:
+    first = store.publish(source, "ann", "first")
+    store.publish(make_artifact(tmp_path / "other", bias=1.0), "ann", "another run's, meanwhile")
+    stored, history = state(bentoml_home), ledger.history("colours")
+    assert store.publish(source, "bob", "resumed") == first
+    assert (state(bentoml_home), ledger.history("colours")) == (stored, history)
+    assert len(ledger.versions("colours")) == 2
+
+
+def test_an_altered_entry_is_not_taken_for_published(
+    store: Store, ledger: Ledger, source: Artifact, bentoml_home: Path
+) -> None:
+    (entry_of(bentoml_home, store.publish(source, "ann", "")) / artifacts.CARD).write_text("better than it is")
+    with pytest.raises(ArtifactError, match=artifacts.CARD):
+        store.publish(source, "ann", "resumed")
+    assert len(ledger.history("colours")) == 1
+
+
+def test_an_artifact_whose_files_are_lost_is_published_again(
+    store: Store, source: Artifact, bentoml_home: Path
+) -> None:
+    shutil.rmtree(entry_of(bentoml_home, store.publish(source, "ann", "")))
+    assert store.publish(source, "ann", "resumed").version == 2
+    assert store.open("colours", 2).digest == source.digest
+
+
+def test_an_artifact_that_is_being_removed_is_published_again(store: Store, ledger: Ledger, source: Artifact) -> None:
+    """A removal is recorded before the files go: nobody could promote that version."""
+    ledger.record_removal(store.publish(source, "ann", ""), "ann", "thaw gc, killed here")
+    assert store.publish(source, "ann", "resumed").version == 2
+
+
+def publish_it(home: Path, source: Artifact) -> None:
+    with opened(home) as ledger:
+        Store(home, ledger).publish(source, "drill", "run")
+
+
+def test_a_publish_killed_and_resumed_gives_one_version(source: Artifact, tmp_path: Path) -> None:
+    """At every eighth point, and at all of the last ones, where the ledger's record is kept."""
+    bentoml.models.list()  # BentoML imports much at its first use: here, not in every child
+    with model_store_at(tmp_path / "counted"):
+        points = kill_points(lambda: publish_it(tmp_path / "counted" / "home", source), tmp_path / "record")
+    assert {name.partition(" ")[2] for name in points} >= {"commit", "rename", "copyfile"}
+    for number in sorted({*range(0, len(points), 8), *range(len(points) - 8, len(points))}):
+        name = points[number]
+        home = tmp_path / f"killed-{number}" / "home"
+        with model_store_at(home.parent):
+            kill_at(number, lambda: publish_it(home, source), tmp_path / "record")  # noqa: B023 - called at once
+            publish_it(home, source)
+            with opened(home) as ledger:
+                store = Store(home, ledger)
+                assert [event.kind for event in ledger.history("colours")] == ["publish"], f"killed {name}"
+                assert store.open("colours", 1).digest == source.digest
+                assert store.leftovers("colours") == (), f"killed {name}"
+
+
 # --- altered, lost and look-alike entries -------------------------------------------------------------
 
 FILES = (artifacts.MODEL, artifacts.GOLDEN, artifacts.SPLIT, artifacts.CARD, artifacts.MANIFEST)
@@ -178,14 +249,14 @@ def test_serving_does_not_depend_on_bentomls_own_description(
 
 @pytest.mark.parametrize("kept", [1, 2])
 def test_a_lost_entry_is_not_replaced_by_one_whose_tag_begins_alike(
-    store: Store, source: Artifact, bentoml_home: Path, kept: int
+    store: Store, tmp_path: Path, bentoml_home: Path, kept: int
 ) -> None:
     """BentoML takes a unique prefix of a version: `x-1` would find `x-10`; two of them are an error of its own."""
-    versions = [store.publish(source, "ann", "") for _ in range(9 + kept)]
+    versions = [store.publish(source, "ann", "") for source in several(tmp_path, 9 + kept)]
     shutil.rmtree(entry_of(bentoml_home, versions[0]))
     with pytest.raises(ArtifactError, match="colours:1 "):
         store.open("colours", 1)
-    assert store.open("colours", 10).digest == source.digest
+    assert store.open("colours", 10).digest == versions[9].digest
 
 
 def test_an_entry_the_ledger_does_not_know_is_replaced(
@@ -261,6 +332,7 @@ def test_what_was_never_published_is_not_removed(store: Store, ledger: Ledger, t
 def test_the_number_of_a_removed_version_is_not_given_again(
     store: Store, three: list[Version], source: Artifact
 ) -> None:
+    store.remove("colours", 1, "ann", "")
     store.remove("colours", 3, "ann", "")
     assert store.publish(source, "ann", "").version == 4
     with pytest.raises(BadInput, match="thaw gc"):
@@ -272,11 +344,11 @@ def remove_first(home: Path) -> None:
         Store(home, ledger).remove("colours", 1, "drill", "thaw gc")
 
 
-def test_a_kill_at_any_point_of_a_removal_is_finished_by_removing_again(tmp_path: Path, source: Artifact) -> None:
-    template = tmp_path / "template"
+def test_a_kill_at_any_point_of_a_removal_is_finished_by_removing_again(tmp_path: Path) -> None:
+    template, (source, champion) = tmp_path / "template", several(tmp_path, 2)
     with model_store_at(template / "bentoml"), opened(template / "home") as ledger:
-        for _ in range(2):
-            version = Store(template / "home", ledger).publish(source, "drill", "").version
+        for each in (source, champion):
+            version = Store(template / "home", ledger).publish(each, "drill", "").version
             ledger.promote("colours", version, who="drill", why="")
 
     def somewhere(work: Callable[[Path, Path], list[str]]) -> list[str]:
@@ -302,7 +374,7 @@ def test_a_kill_at_any_point_of_a_removal_is_finished_by_removing_again(tmp_path
                 wrong += ["it is still stored"] if store.is_stored(ledger.version("colours", 1)) else []
                 wrong += [str(path) for path in (place / "bentoml").iterdir() if path.name != "models"]
                 wrong += ["it is not recorded"] if ledger.removed("colours") != {1} else []
-                wrong += ["the champion is lost"] if store.champion("colours").digest != source.digest else []
+                wrong += ["the champion is lost"] if store.champion("colours").digest != champion.digest else []
                 with pytest.raises(BadInput, match="thaw gc"):
                     store.open("colours", 1)
                 return wrong
@@ -375,19 +447,18 @@ def remove_leftovers_beside(home: Path, start: Barrier, results: multiprocessing
         results.put(repr(error))
 
 
-def test_leftovers_are_not_removed_under_the_hands_of_who_publishes(
-    store: Store, source: Artifact, tmp_path: Path
-) -> None:
+def test_leftovers_are_not_removed_under_the_hands_of_who_publishes(store: Store, tmp_path: Path) -> None:
     start, results = FORK.Barrier(3), FORK.Queue()
-    home = tmp_path / "home"
-    rivals = [FORK.Process(target=publish_beside_others, args=(home, source, start, results)) for _ in range(2)]
+    home, sources = tmp_path / "home", several(tmp_path, 2)
+    rivals = [FORK.Process(target=publish_beside_others, args=(home, each, start, results)) for each in sources]
     rivals.append(FORK.Process(target=remove_leftovers_beside, args=(home, start, results)))
     for rival in rivals:
         rival.start()
     assert sorted(results.get(timeout=60) for _ in rivals) == ["1", "2", "done"]
     for rival in rivals:
         rival.join(30)
-    assert [store.open("colours", version).digest for version in (1, 2)] == [source.digest] * 2
+    found = {store.open("colours", version).digest for version in (1, 2)}
+    assert found == {each.digest for each in sources}
 
 
 # --- names and references -----------------------------------------------------------------------------
@@ -440,41 +511,55 @@ def publish_beside_others(home: Path, source: Artifact, start: Barrier, results:
         results.put(repr(error))
 
 
-def test_processes_that_publish_at_once_get_a_version_each(store: Store, source: Artifact, tmp_path: Path) -> None:
-    start, results = FORK.Barrier(4), FORK.Queue()
-    arguments = (tmp_path / "home", source, start, results)
-    rivals = [FORK.Process(target=publish_beside_others, args=arguments) for _ in range(4)]
+def publish_at_once(home: Path, sources: list[Artifact]) -> list[str]:
+    """The versions that as many processes got, sorted."""
+    start, results = FORK.Barrier(len(sources)), FORK.Queue()
+    rivals = [FORK.Process(target=publish_beside_others, args=(home, each, start, results)) for each in sources]
     for rival in rivals:
         rival.start()
-    assert sorted(results.get(timeout=60) for _ in rivals) == ["1", "2", "3", "4"]
+    versions = sorted(results.get(timeout=60) for _ in rivals)
     for rival in rivals:
         rival.join(30)
-    for version in (1, 2, 3, 4):
-        assert store.open("colours", version).digest == source.digest
+    return versions
+
+
+def test_processes_that_publish_at_once_get_a_version_each(store: Store, tmp_path: Path) -> None:
+    sources = several(tmp_path, 4)
+    assert publish_at_once(tmp_path / "home", sources) == ["1", "2", "3", "4"]
+    found = {store.open("colours", version).digest for version in (1, 2, 3, 4)}
+    assert found == {each.digest for each in sources}
+
+
+def test_processes_that_publish_the_same_at_once_get_one_version(
+    store: Store, ledger: Ledger, source: Artifact, tmp_path: Path
+) -> None:
+    assert publish_at_once(tmp_path / "home", [source] * 4) == ["1"] * 4
+    assert [event.kind for event in ledger.history("colours")] == ["publish"]
 
 
 def publish_from_another_host(
-    place: Path, database: str, source: Artifact, start: Barrier, results: multiprocessing.Queue[str]
+    place: Path, database: str, sources: list[Artifact], start: Barrier, results: multiprocessing.Queue[str]
 ) -> None:
     """A home of its own: its file locks are nobody else's."""
     try:
         with opened(database, create=False) as ledger:
             start.wait(30)
-            for _ in range(3):
+            for source in sources:
                 results.put(str(Store(place, ledger).publish(source, place.name, "").version))
     except Exception as error:
         results.put(repr(error))
 
 
 def test_hosts_that_publish_at_once_to_one_database_get_a_version_each(
-    database: str, source: Artifact, tmp_path: Path, bentoml_home: Path
+    database: str, tmp_path: Path, bentoml_home: Path
 ) -> None:
+    sources = several(tmp_path, 6)
     with opened(database) as ledger:
         assert ledger.versions("colours") == ()
     start, results = FORK.Barrier(2), FORK.Queue()
     rivals = [
-        FORK.Process(target=publish_from_another_host, args=(tmp_path / host, database, source, start, results))
-        for host in ("one", "two")
+        FORK.Process(target=publish_from_another_host, args=(tmp_path / host, database, own, start, results))
+        for host, own in (("one", sources[:3]), ("two", sources[3:]))
     ]
     for rival in rivals:
         rival.start()
@@ -483,16 +568,15 @@ def test_hosts_that_publish_at_once_to_one_database_get_a_version_each(
         rival.join(30)
     with opened(database, create=False) as ledger:
         store = Store(tmp_path / "one", ledger)
-        assert [store.open("colours", version).digest for version in range(1, 7)] == [source.digest] * 6
+        found = {store.open("colours", version).digest for version in range(1, 7)}
+        assert found == {each.digest for each in sources}
         assert store.leftovers("colours") == ()
 
 
-def test_a_version_is_removed_on_a_database_server_too(
-    database: str, source: Artifact, tmp_path: Path, bentoml_home: Path
-) -> None:
+def test_a_version_is_removed_on_a_database_server_too(database: str, tmp_path: Path, bentoml_home: Path) -> None:
     with opened(database) as ledger:
         store = Store(tmp_path / "home", ledger)
-        for _ in range(2):
+        for source in several(tmp_path, 2):
             store.publish(source, "ann", "")
         ledger.promote("colours", 2, who="ann", why="")
         store.remove("colours", 1, "ann", "")

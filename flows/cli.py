@@ -14,7 +14,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from flows import cli_models, cli_runs, quiet
+from flows import cli_models, cli_platform, cli_runs, quiet
 from flows.options import err, escaped
 from serving.errors import ThawError
 
@@ -35,6 +35,9 @@ for command in (
     cli_models.promote,
     cli_models.rollback,
     cli_models.gc,
+    cli_platform.init,
+    cli_platform.schedule,
+    cli_platform.up,
 ):
     app.command()(command)
 
@@ -45,8 +48,9 @@ def main() -> None:
     try:
         status = app(standalone_mode=False)
     except ThawError as error:
-        _tell(error.code, str(error))
-        err.print(f"[bold red]error:[/] {escaped(error)}", highlight=False, soft_wrap=True)
+        message = str(getattr(error, "details", error))  # a person here may read the names of pictures
+        _tell(error.code, message)
+        err.print(f"[bold red]error:[/] {escaped(message)}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
     except typer.Abort:
         _tell("interrupted", "interrupted")

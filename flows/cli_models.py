@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -85,7 +85,7 @@ def promote(
     """Make a published version the champion. Exit status 1 if a running server does not answer with it in time."""
     from flows.release import promote_version
 
-    _moved(promote_version(reference, override, release_hold), wait, as_json)
+    _moved(promote_version(reference, override, release_hold), "promote", wait, as_json)
 
 
 def rollback(
@@ -98,7 +98,7 @@ def rollback(
     """Go back to the previous champion and hold automatic promotion. Exit status 1 as for promote."""
     from flows.release import rollback_version
 
-    _moved(rollback_version(name, to, why), wait, as_json)
+    _moved(rollback_version(name, to, why), "rollback", wait, as_json)
 
 
 def gc(
@@ -116,15 +116,16 @@ def gc(
         print_collected(Console(), body)
 
 
-def _moved(body: dict[str, Any], wait: float, as_json: bool) -> None:
+def _moved(body: dict[str, Any], kind: Literal["promote", "rollback"], wait: float, as_json: bool) -> None:
     """Says who is champion, then what the running servers make of it."""
     from dataclasses import asdict
 
-    from flows.release import answers, wait_for_servers
+    from flows.release import answers, tell_move, wait_for_servers
 
     label, generation = f"{body['name']}:{body['version']}", body["generation"]
     say = err.print if as_json else print
     say(f"{label} is the champion (generation {generation}{', on hold' if body['hold'] else ''})")
+    tell_move(body, kind)
     running = wait_for_servers(body["name"], generation, wait, lambda text: say(f"{text} {label}"))
     if as_json:
         print(json.dumps(body | {"servers": [asdict(server) for server in running]}))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,27 +16,48 @@ from rich.console import Console
 from flows import quiet
 from flows.options import STATUS, Config, DeviceOption, Interrupted, Json, Set, checked_device, err
 
+if TYPE_CHECKING:
+    from flows.parameters import Parameters
+
 
 def demo(settings: Set = None, config: Config = None, as_json: Json = False) -> None:
     """The whole pipeline on 2,624 real photos of solar cells."""
     from flows.demo import demo_values, write_manifest
+    from flows.parameters import read_parameters
     from serving.settings import find_home
 
     home = find_home()
-    _retrain(demo_values(home), config, settings or [], as_json, before=lambda: write_manifest(home))
+    parameters = read_parameters(demo_values(home), config, settings or [])
+    _retrain(parameters, as_json, before=lambda: write_manifest(home))
 
 
 def retrain(
-    data: Annotated[Path, typer.Argument(help="Folder with one folder per class, or a CSV manifest.")],
-    name: Annotated[str, typer.Option("--name", help="Model name: lowercase letters, digits and dashes.")],
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="Folder with one folder per class, or a CSV manifest; or a model that was retrained before."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Model name: lowercase letters, digits, dashes.")] = None,
     config: Config = None,
     settings: Set = None,
+    resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run that ended.")] = None,
+    if_changed: Annotated[
+        bool, typer.Option("--if-changed", help="Only if a picture or a parameter is another one since the last run.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Retrain, certify, publish and promote a model on your own pictures."""
-    # like --set, so that what stands on the command line wins over the file; JSON, so that YAML takes it as text
-    given = [f"name={json.dumps(name)}", f"data.root={json.dumps(str(data.expanduser().absolute()))}"]
-    _retrain({}, config, [*given, *(settings or [])], as_json)
+    from flows.result import skipped
+    from flows.runs import choose, find_unchanged_result
+    from serving.settings import find_home
+
+    parameters, run = choose(data, name, config, settings or [], resume)
+    earlier = find_unchanged_result(find_home(), parameters) if if_changed else None
+    if earlier is None:
+        _retrain(parameters, as_json, resume=run)
+    else:
+        _finish(skipped(earlier, {}), as_json)
 
 
 def gate(
@@ -80,34 +101,38 @@ def verify(
 
 
 def _retrain(
-    base: dict[str, Any],
-    config: Path | None,
-    settings: list[str],
-    as_json: bool,
-    before: Callable[[], str | None] = lambda: None,
+    parameters: Parameters, as_json: bool, before: Callable[[], str | None] = lambda: None, resume: Path | None = None
 ) -> None:
     """Runs the flow. `before` is called once the parameters are known to be right; what it returns is told."""
-    from flows.parameters import read_parameters
+    from serving.settings import find_home
 
-    parameters = read_parameters(base, config, settings)  # a wrong key is told before anything heavy is loaded
+    quiet.use_platform(find_home())
     err.print(f"Prefect API: {quiet.prefect_api()}", highlight=False)
     note = before()
     if note:
         err.print(note, highlight=False, soft_wrap=True)
 
-    from flows.console import LiveDisplay, print_result
+    from flows.console import LiveDisplay
     from flows.retrain import retrain as flow
-    from flows.steps import DISPLAY
+    from flows.steps import DISPLAY, RESUME
 
     # as Ctrl-C: otherwise a scheduler's SIGTERM would leave the ephemeral Prefect server behind
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # libraries print where they download from; stdout is the result's
     with LiveDisplay(err) as display, redirect_stdout(sys.stderr):
         DISPLAY.set(display)
+        RESUME.set(resume)
         try:
             result = flow(**{key: getattr(parameters, key) for key in type(parameters).model_fields})
         except KeyboardInterrupt:
-            raise Interrupted("nothing half-written is left; the same command goes on from the last step") from None
+            raise Interrupted("nothing half-written is left; the same command goes on where it stopped") from None
+    _finish(result, as_json)
+
+
+def _finish(result: dict[str, Any], as_json: bool) -> None:
+    """Prints the result; leaves with its verdict's exit status."""
+    from flows.console import print_result
+
     if as_json:
         print(json.dumps(result))
     else:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from flows.steps import Display
+from flows.displays import Display
 from tasks.progress import Progress as Callback
 
 _JUSTIFY: dict[str, JustifyMethod] = {"value": "right", "n": "right"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,10 +16,12 @@ from serving.settings import existing_home, load_settings
 from serving.store import Store, whoami
 
 CHAMPIONS_KEPT = 3
+CHECKPOINTS = "checkpoints"  # under the home, by configuration: tasks/training/checkpoint.py
+CHECKPOINT_DAYS = 7  # since the last one was written
 
 
 def collect(keep: int, dry_run: bool) -> dict[str, Any]:
-    """Removes stored versions and leftovers of interrupted publishes; with `dry_run` only names them.
+    """Removes stored versions, and what interrupted publishes and trainings left; with `dry_run` only names them.
 
     Of each name these stay: the newest `keep` versions, the last three champions, and what running servers answer with.
     """
@@ -31,7 +36,17 @@ def collect(keep: int, dry_run: bool) -> dict[str, Any]:
                 found["versions"].append(f"{name}:{version}")
             places = store.leftovers(name) if dry_run else store.remove_leftovers(name)
             found["leftovers"] += [str(place) for place in places]
+    for place in _abandoned(home):
+        if not dry_run:
+            shutil.rmtree(place, ignore_errors=True)
+        found["leftovers"].append(str(place))
     return found
+
+
+def _abandoned(home: Path) -> list[Path]:
+    """Checkpoints of trainings that were interrupted and that nobody went on with."""
+    oldest = time.time() - CHECKPOINT_DAYS * 86_400
+    return [place for place in sorted((home / CHECKPOINTS).glob("*")) if place.stat().st_mtime < oldest]
 
 
 def _collectable(ledger: Ledger, store: Store, name: str, keep: int) -> list[int]:

@@ -5,7 +5,10 @@ Only defaults: what the user set in the environment or a profile holds.
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import suppress
+from pathlib import Path
 
 _DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 is too short for the first start's migrations
@@ -19,10 +22,36 @@ _DEFAULTS = {
 }
 
 
+ADDRESS = "up.json"  # under the home, while `thaw up` runs
+_ours: set[str] = set()  # which variables the user had not set
+
+
 def set_defaults() -> None:
     """Call before the first import of prefect or bentoml."""
+    _ours.update(_DEFAULTS.keys() - os.environ.keys())
     for key, value in _DEFAULTS.items():
         os.environ.setdefault(key, value)
+
+
+def without_defaults() -> dict[str, str]:
+    """The environment as the user gave it, for processes whose log is read."""
+    return {key: value for key, value in os.environ.items() if key not in _ours}
+
+
+def use_platform(home: Path) -> None:
+    """Lets this process use the Prefect server of a running `thaw up`, unless the environment names another.
+
+    Call before the first import of prefect.
+    """
+    try:
+        address = json.loads((home / ADDRESS).read_text())
+        pid, api = int(address["pid"]), str(address["api"])
+        with suppress(PermissionError):  # it is another user's, and runs
+            os.kill(pid, 0)
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
+        # none runs, or it was killed and left its address
+        return
+    os.environ.setdefault("PREFECT_API_URL", api)
 
 
 def prefect_api() -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
+from flows import events
 from serving import servers
-from serving.errors import BadInput
+from serving.errors import BadInput, ThawError
 from serving.ledger import opened
 from serving.servers import Server
 from serving.settings import existing_home, load_settings
@@ -18,8 +19,14 @@ Tell = Callable[[str], None]
 _LOOK_SECONDS = 0.2
 
 
-def promote_version(reference: str, override: str | None, release_hold: bool) -> dict[str, Any]:
-    """Makes NAME:VERSION champion after its files were verified.
+class ServersBehind(ThawError):
+    """The champion moved, but a running server does not answer with it."""
+
+    code = "servers_behind"
+
+
+def promote_version(reference: str, override: str | None, release_hold: bool, who: str | None = None) -> dict[str, Any]:
+    """Makes NAME:VERSION champion after its files were verified. `who`: default, the account this runs under.
 
     `override`: the reason for a version that did not pass.
     """
@@ -36,7 +43,7 @@ def promote_version(reference: str, override: str | None, release_hold: bool) ->
         champion = ledger.promote(
             name,
             version,
-            who=whoami(),
+            who=who or whoami(),
             why=f"override: {override}" if override else "thaw promote",
             expected_generation=None if free else contents.champion_generation,
             override=override is not None,
@@ -45,18 +52,43 @@ def promote_version(reference: str, override: str | None, release_hold: bool) ->
     return asdict(champion)
 
 
-def rollback_version(name: str, to: int | None, why: str) -> dict[str, Any]:
+def rollback_version(name: str, to: int | None, why: str, who: str | None = None) -> dict[str, Any]:
     """Back to an earlier champion, whose files are verified first; the name is on hold afterwards."""
     home = existing_home()
     with opened(_ledger() or home, create=False) as ledger:
         version = ledger.rollback_target(name, to)
         Store(home, ledger).open(name, version)
-        champion = ledger.rollback(name, to=version, who=whoami(), why=why or "thaw rollback")
+        champion = ledger.rollback(name, to=version, who=who or whoami(), why=why or "thaw rollback")
     return asdict(champion)
 
 
 def _ledger() -> str | None:
     return load_settings().ledger
+
+
+def tell_move(body: Mapping[str, Any], kind: Literal["promote", "rollback"]) -> None:
+    """The event of a moved champion, as its own history words it."""
+    with opened(_ledger() or existing_home(), create=False) as ledger:
+        verdict = ledger.version(body["name"], body["version"]).verdict
+        moved = next(event for event in reversed(ledger.history(body["name"])) if event.kind == kind)
+    if kind == "promote":
+        events.promoted(body["name"], body["version"], verdict, f"{moved.who}: {moved.why}")
+    else:
+        events.rolled_back(body["name"], body["version"], verdict, moved.why, moved.who)
+
+
+def finish_move(
+    body: dict[str, Any], kind: Literal["promote", "rollback"], seconds: float, tell: Tell
+) -> dict[str, Any]:
+    """What a flow does once the pointer has moved: the event, then the servers. Raises ServersBehind."""
+    tell_move(body, kind)
+    label = f"{body['name']}:{body['version']}"
+    running = wait_for_servers(body["name"], body["generation"], seconds, lambda text: tell(f"{text} {label}"))
+    late = [server for server in running if not answers(server, body["generation"])]
+    if late and seconds:
+        told = "; ".join(f"{server.place}: {server.error or 'no answer yet'}" for server in late)
+        raise ServersBehind(f"{label} is the champion, but {len(late)} of {len(running)} servers do not answer: {told}")
+    return body | {"servers": [asdict(server) for server in running]}
 
 
 def wait_for_servers(name: str, generation: int, seconds: float, tell: Tell) -> tuple[Server, ...]:

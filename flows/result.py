@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-import uuid
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -37,14 +36,9 @@ _LIBRARIES = (
 
 
 _FROM_EVALUATION = (
-    "rule", "checks", "metrics", "baselines", "slices", "phases", "champion", "counts", "held_out", "precision",
+    "rule", "checks", "metrics", "baselines", "slices", "phases", "champion", "counts", "data", "held_out", "precision",
     "size_mb", "latency_ms", "verdict_digest",
 )  # fmt: skip
-
-
-def new_run(home: Path) -> Path:
-    """The directory a new run will use; its name sorts by time. Nothing is created yet."""
-    return home / "runs" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
 
 
 def inputs_digest(parameters: Parameters, dataset: Dataset, tuned: Checkpoint) -> str:
@@ -59,7 +53,7 @@ def provenance(run_id: str) -> str:
         {
             "run_id": run_id,
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "code_revision": _revision(),
+            "code_revision": code_revision(),
             "python": platform.python_version(),
             "platform": f"{platform.system()} {platform.machine()}",
             "libraries": {name: version(name) for name in _LIBRARIES},
@@ -150,7 +144,7 @@ def _kept(run: Path, body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _revision() -> str | None:
+def code_revision() -> str | None:
     """The commit of the code's own checkout, with `+` where it was changed; None outside one."""
     here = Path(__file__).parent
     try:

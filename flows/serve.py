@@ -22,7 +22,7 @@ def run_server(name: str | None, host: str, port: int, device: Device | None, in
     """
     settings = load_settings()
     name, device = name or settings.name, device or settings.device
-    if not _loopback(host) and settings.api_token is None and not insecure:
+    if not is_loopback(host) and settings.api_token is None and not insecure:
         raise BadInput(f"expected THAW_API_TOKEN for the address {host}, found none: set it, or say --insecure")
     if device == "cuda" and gpu_count() == 0:
         raise DeviceError("expected a GPU for device=cuda, the CUDA driver offers none here: use --device cpu or auto")
@@ -40,7 +40,7 @@ def run_server(name: str | None, host: str, port: int, device: Device | None, in
     os.execv(sys.executable, command)
 
 
-def _loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:

@@ -44,7 +44,8 @@ def publish_all(place: Path, store: Store, pictures: list[bytes]) -> Expected:
 
 
 def _publish(place: Path, store: Store, change: Callable[[Path], object] = lambda _: None) -> int:
-    source = tiny.make_artifact(place / f"broken-{len(list(place.glob('broken-*')))}", NAME)
+    number = len(list(place.glob("broken-*"))) + 1
+    source = tiny.make_artifact(place / f"broken-{number}", NAME, bias=-0.3 * number)  # each another artifact
     change(source.path)
     return store.publish(tiny.reseal(source.path), "drill", "broken").version
 

@@ -5,8 +5,9 @@
 `publish`, `promote` and `rollback` are killed with SIGKILL at every call that changes the disk or the ledger (before
 it, after it, halfway through a copy), each time in a fresh home; on SQLite and, where it is installed, on a PostgreSQL
 server started for the drill. After each kill the next process must find every recorded version whole, the champion
-among them, BentoML able to list its models, a generation for each event, and must be able to publish and promote again.
-Required: no bad state in at least 100 kills. Controls: three careless stores are each caught. About 6 minutes.
+among them, BentoML able to list its models, a generation for each event; and must be able to publish and promote the
+same artifact again, which is one version with one publish event however often it was tried, and then another one.
+Required: no bad state in at least 100 kills. Controls: four careless stores are each caught. About 6 minutes.
 """
 
 from __future__ import annotations
@@ -117,14 +118,16 @@ class Drill:
         ledgers: Files | Databases | None = None,
     ) -> None:
         self._place, self._source, self._make, self._ledgers = place, source, make, ledgers or Files()
+        self._following = tiny.make_artifact(place / "following", NAME, bias=-1.0)
         self._work, before = WORKS[work]
         self._template = place / "template"
         (self._template / "home").mkdir(parents=True)
         ledger = self._ledgers.first(self._template / "home")
         with model_store(self._template / "bentoml"):
             bentoml.models.list()  # BentoML imports much at its first use: here, not in every child
-            for _ in range(before):
-                publish_and_promote(self._template / "home", ledger, source)
+            for number in range(1, before + 1):
+                earlier = tiny.make_artifact(place / f"earlier-{number}", NAME, bias=float(number))
+                publish_and_promote(self._template / "home", ledger, earlier)
         self.points = self._run("count", self._counted)
 
     def spread(self, count: int) -> list[int]:
@@ -137,7 +140,7 @@ class Drill:
 
         def killed(home: Path, ledger: Place, record: Path) -> list[str]:
             kill_at(point, lambda: self._work(home, ledger, self._source, self._make), record)
-            return problems(home, ledger, self._source, self._make)
+            return problems(home, ledger, self._source, self._following, self._make)
 
         return self._run(str(point), killed)
 
@@ -157,8 +160,11 @@ class Drill:
 # --- what must hold afterwards -----------------------------------------------------------------------------
 
 
-def problems(home: Path, place: Place, source: Artifact, make: MakeStore = Store) -> list[str]:
-    """What is wrong for the next process that comes here: nothing, after any kill."""
+def problems(home: Path, place: Place, source: Artifact, following: Artifact, make: MakeStore = Store) -> list[str]:
+    """What is wrong for the next process that comes here: nothing, after any kill.
+
+    It publishes what the killed one may have published already, then an artifact that nobody has.
+    """
     found = []
 
     def must(what: str, check: Callable[[], object]) -> None:
@@ -176,17 +182,27 @@ def problems(home: Path, place: Place, source: Artifact, make: MakeStore = Store
         if ledger.champion(NAME).version is not None:
             must("the champion opens", lambda: store.champion(NAME))
         must("generations have events", lambda: moves(ledger) == ledger.champion(NAME).generation)
-        must("publish and promote again", lambda: publish_and_promote(home, place, source, make))
+        for what, artifact in (("the same", source), ("another", following)):
+            must(f"publish and promote {what}", lambda a=artifact: publish_and_promote(home, place, a, make))  # type: ignore[misc]
+            must(f"{what} is one version, published once", lambda a=artifact: times_published(ledger, a) == (1, 1))  # type: ignore[misc]
+            must(f"{what} is the newest and the champion", lambda a=artifact: newest_is_champion(ledger, a))  # type: ignore[misc]
+            must(f"{what} opens as the champion", lambda: store.champion(NAME))
         must("BentoML lists its models afterwards", bentoml.models.list)
-        must("the new champion is the newest", lambda: newest_is_champion(ledger))
-        must("the new champion opens", lambda: store.champion(NAME))
         must("every entry is in the ledger", lambda: entries() == {v.tag for v in ledger.versions(NAME)})
         must("generations have events afterwards", lambda: moves(ledger) == ledger.champion(NAME).generation)
     return found
 
 
-def newest_is_champion(ledger: Ledger) -> bool:
-    return ledger.champion(NAME).version == ledger.versions(NAME)[0].version
+def times_published(ledger: Ledger, artifact: Artifact) -> tuple[int, int]:
+    """How many versions an artifact is, and how many events say that it was published."""
+    versions = [version for version in ledger.versions(NAME) if version.digest == artifact.digest]
+    told = [event for event in ledger.history(NAME) if event.kind == "publish" and event.digest == artifact.digest]
+    return len(versions), len(told)
+
+
+def newest_is_champion(ledger: Ledger, artifact: Artifact) -> bool:
+    newest = ledger.versions(NAME)[0]
+    return ledger.champion(NAME).version == newest.version and newest.digest == artifact.digest
 
 
 def moves(ledger: Ledger) -> int:
@@ -216,6 +232,9 @@ class RecordsFirst(Store):
     """The ledger names a version whose files are still to come."""
 
     def publish(self, source: Artifact, who: str, why: str) -> Version:
+        published = self._published(source)
+        if published is not None:
+            return published
         number = len(self._ledger.versions(NAME)) + 1
         tag = f"{NAME}:{self._ledger.id}-{number}"
         version = self._ledger.publish(NAME, number, source.digest, tag, "PASSED", who, why)
@@ -230,7 +249,14 @@ class ForgetsToTidy(Store):
         pass
 
 
-CARELESS = (CopiesIntoPlace, RecordsFirst, ForgetsToTidy)
+class ForgetsWhatItPublished(Store):
+    """Makes a version of whatever it is given, so that who was killed and tries again makes two."""
+
+    def _published(self, source: Artifact) -> Version | None:  # noqa: ARG002 - that it does not look is the fault
+        return None
+
+
+CARELESS = (CopiesIntoPlace, RecordsFirst, ForgetsToTidy, ForgetsWhatItPublished)
 
 
 def caught(place: Path, source: Artifact, careless: MakeStore) -> bool:

@@ -74,8 +74,8 @@ def schedule(
     home = find_home()
     quiet.use_platform(home)
 
+    from flows.begun import choose, last_parameters
     from flows.parameters import read_parameters
-    from flows.runs import choose, last_parameters
     from flows.schedule import schedule as create
 
     if config is None:  # NAME is a model's, also where a folder is called so

@@ -48,16 +48,14 @@ def retrain(
     as_json: Json = False,
 ) -> None:
     """Retrain, certify, publish and promote a model on your own pictures."""
-    from flows.result import skipped
-    from flows.runs import choose, find_unchanged_result
-    from serving.settings import find_home
+    from flows.begun import choose
 
     parameters, run = choose(data, name, config, settings or [], resume)
-    earlier = find_unchanged_result(find_home(), parameters) if if_changed else None
-    if earlier is None:
+    unchanged = _unchanged(parameters) if if_changed else None
+    if unchanged is None:
         _retrain(parameters, as_json, resume=run)
     else:
-        _finish(skipped(earlier, {}), as_json)
+        _finish(unchanged, as_json)
 
 
 def gate(
@@ -98,6 +96,16 @@ def verify(
     else:
         print_replay(Console(), body)
     raise typer.Exit(0 if body["same"] else 1)
+
+
+def _unchanged(parameters: Parameters) -> dict[str, Any] | None:
+    """The last run's result as a skipped one, where a new run would only repeat it."""
+    from flows.changes import find_unchanged_result
+    from flows.result import skipped
+    from serving.settings import find_home
+
+    earlier = find_unchanged_result(find_home(), parameters)
+    return None if earlier is None else skipped(earlier, {})
 
 
 def _retrain(

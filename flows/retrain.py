@@ -14,11 +14,12 @@ from pydantic import Field
 
 from flows import artifacts, events, result
 from flows.approval import ask, champion_to_meet, is_asked, is_deployed, refuse
+from flows.begun import keep_parameters
 from flows.displays import Display, RunDisplay
 from flows.outcome import final_state, not_started
 from flows.parameters import NAME, Parameters, RuntimeSpec
 from flows.private import details_kept
-from flows.runs import find_run, flow_run_name, keep_parameters
+from flows.runs import find_run, flow_run_name
 from flows.steps import (
     CERTIFY,
     DISPLAY,

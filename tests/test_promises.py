@@ -27,7 +27,7 @@ from tasks.evaluation.gate import Line, Measurement, judge
 from tasks.evaluation.lines import measured
 from tasks.model.spec import ModelSpec
 from tasks.training.embed import embed
-from tests.conftest import Pipeline, write_digits
+from tests.conftest import Pipeline, of_another_run, write_digits
 from tests.evaluation.build import evidence, sample
 
 SMALL = Preprocessing(image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -97,11 +97,14 @@ def test_a_few_perfect_pictures_prove_no_perfection(metric: str) -> None:
     assert judge(line, found).verdict == "INCONCLUSIVE"
 
 
-def test_promoting_by_hand_asks_for_the_champion_it_was_certified_against(pipeline: Pipeline, home: Path) -> None:
-    source = read(pipeline.certified.artifact)
+def test_promoting_by_hand_asks_for_the_champion_it_was_certified_against(
+    pipeline: Pipeline, home: Path, tmp_path: Path
+) -> None:
+    second = of_another_run(pipeline, tmp_path / "two")
     with opened(home) as ledger:
-        for version in (1, 2):
-            assert Store(home, ledger).publish(source, "tester", "test").version == version
+        for version, certified in enumerate((pipeline.certified, second), start=1):
+            published = Store(home, ledger).publish(read(certified.artifact), "tester", "test")
+            assert (published.version, published.digest) == (version, certified.digest)
     assert promote_version("digits:1", None, False)["generation"] == 1
     with pytest.raises(Conflict, match="certify again"):
         promote_version("digits:2", None, False)

@@ -161,9 +161,7 @@ def _check_unreadable(sources: Sequence[Source], read: Sequence[_Read], allowed:
         source, one = bad[0]
         found = f"expected at most {allowed:.1%} unreadable pictures, found {len(bad)} of {len(sources)}"
         advice = "Repair or remove them, or raise data.max_unreadable"
-        raise BadInput(
-            f"{found}; first {_printable(source.path)}: {one.error}. {advice}", shared=f"{found}. {advice}"
-        )
+        raise BadInput(f"{found}; first {_printable(source.path)}: {one.error}. {advice}", shared=f"{found}. {advice}")
 
 
 def _check_classes_left(sources: Sequence[Source], good: Sequence[int]) -> None:

@@ -70,12 +70,12 @@ def bentoml_home(tmp_path: Path) -> Iterator[Path]:
 
 
 def publish(home: Path, versions: int, name: str = NAME) -> None:
-    """So many more versions of a tiny model; none is promoted."""
-    source = home.parent / f"artifact-{name}"
-    made = artifact.read(source) if source.is_dir() else tiny.make_artifact(source, name)
+    """So many more versions of tiny models, each another one; none is promoted."""
     with opened(home) as ledger:
         for _ in range(versions):
-            Store(home, ledger).publish(made, "test", "published")
+            number = len(ledger.versions(name)) + 1
+            source = home.parent / f"artifact-{home.name}-{name}-{number}"
+            Store(home, ledger).publish(tiny.make_artifact(source, name, bias=float(number)), "test", "published")
 
 
 def promote(home: Path, *versions: int, name: str = NAME) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -253,3 +254,16 @@ def test_a_version_promoted_meanwhile_stays(home: Path, monkeypatch: pytest.Monk
     assert ran.status != 0
     assert "colours:1 is the champion" in ran.document["error"]["message"]
     assert kept(home) == [1, 2, 3]
+
+
+def test_checkpoints_go_a_week_after_the_training_was_left(home: Path) -> None:
+    publish(home, 1)
+    left, going_on = home / "checkpoints" / "left", home / "checkpoints" / "going-on"
+    for place in (left, going_on):
+        (place / "epoch-000001-step-000000001").mkdir(parents=True)
+    week_ago = time.time() - 8 * 86_400
+    os.utime(left, (week_ago, week_ago))
+    assert thaw("gc", "--dry-run").out == f"would remove {left}\n"
+    assert left.is_dir()
+    assert thaw("gc").out == f"removed {left}\n"
+    assert [place.name for place in (home / "checkpoints").iterdir()] == ["going-on"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,10 @@ def test_what_the_document_names_is_there(story: Story) -> None:
     body = story.first.document
     run = story.home / "runs" / body["run_id"]
     assert json.loads((run / "result.json").read_text()) == body
+    kept = json.loads((run / "parameters.json").read_text())
+    assert (kept["name"], kept["data"]["root"]) == ("digits", str(story.root))
+    assert kept["decision"]["watch"][0]["label"] == "digit-7"
+    assert body["data"]["fingerprint"]
     assert Path(body["report"]).read_text().startswith("<!")
     made = artifact.read(Path(body["artifact"]))
     assert made.contents.verdict == "PASSED"
@@ -239,8 +244,10 @@ def final_states(name: str) -> dict[str, list[str]]:
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(sort=FlowRunSort.START_TIME_ASC)
     found: dict[str, list[str]] = {}
+    named = re.compile(rf"retrain {name} \d{{4}}-\d\d-\d\d [0-9a-f]{{6}}")
     for run in runs:
-        if run.name == f"retrain {name}" and run.state and run.state.type == StateType.COMPLETED:
+        if named.fullmatch(run.name) and run.state and run.state.type == StateType.COMPLETED:
+            assert run.name.endswith(f" {str(run.id)[-6:]}")
             found.setdefault(str(run.state.name), []).append(str(run.state.message))
     return found
 
@@ -257,14 +264,19 @@ def test_an_undecided_run_says_what_is_missing(story: Story) -> None:
     assert "recall of 'digit-0' on test: 1 (" in message
 
 
-def test_verdict_confusion_and_curves_are_artifacts_without_pictures(story: Story) -> None:
+def test_data_verdict_confusion_curves_and_report_are_artifacts_without_pictures(story: Story) -> None:
     with get_client(sync_client=True) as client:
-        found = {key: client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
-                 for key in ("digits-verdict", "digits-confusion", "digits-curves")}  # fmt: skip
+        found = {f"digits-{key}": client.read_artifacts(
+                     artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[f"digits-{key}"])))
+                 for key in ("data", "verdict", "confusion", "curves", "report")}  # fmt: skip
     texts = {key: "\n".join(str(artifact.data) for artifact in versions) for key, versions in found.items()}
+    assert "| class | train | validation | test |" in texts["digits-data"]
+    assert "| all | 120 | 60 | 60 |" in texts["digits-data"]
+    assert "0 unreadable, 0 quarantined as bridges; prepared at 32 pixels" in texts["digits-data"]
     assert "| recall of digit-7, test |" in texts["digits-verdict"]
     assert "| true / decided | digit-0 | digit-1 | digit-7 |" in texts["digits-confusion"]
     assert texts["digits-curves"].startswith("![Loss and accuracy by epoch](data:image/png;base64,")
+    assert Path(story.rejected.document["report"]).as_uri() in texts["digits-report"]
     assert not any(".png" in text for text in texts.values())
 
 

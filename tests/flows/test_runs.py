@@ -14,8 +14,10 @@ from prefect._internal.uuid7 import uuid7  # what Prefect's scheduler gives its 
 from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 
+from flows.begun import PARAMETERS, choose, keep_parameters, read_run
+from flows.changes import find_unchanged_result
 from flows.parameters import Parameters, checked
-from flows.runs import PARAMETERS, choose, find_run, find_unchanged_result, flow_run_name, keep_parameters, read_run
+from flows.runs import find_run, flow_run_name
 from flows.steps import RESUME
 from serving.errors import BadInput
 from tasks.data.prepare import prepare

@@ -11,9 +11,9 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.templating import apply_values
 
+from flows.begun import keep_parameters
 from flows.configure import PREFECT_FILE, DeployError
 from flows.parameters import Parameters, checked
-from flows.runs import keep_parameters
 from flows.schedule import _prefect_file, schedule
 from tests.flows.conftest import errors, settings, thaw
 

@@ -300,12 +300,12 @@ def test_a_disk_that_is_full_costs_the_checkpoint_only(
     assert caplog.text.count("no checkpoint at epoch") == EPOCHS
 
 
-SPEC = FinetuneSpec(epochs=2, batch_size=16)
+SPEC = FinetuneSpec(epochs=2, batch_size=30)
 
 
 @pytest.fixture(scope="module")
 def tuned(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """Two epochs of seven steps, with augmentation, never interrupted."""
+    """Two epochs of four steps, with augmentation, never interrupted."""
     run = tmp_path_factory.mktemp("whole") / "runs" / "whole"
     return finetune(pipeline.head, pipeline.dataset, run, SPEC, "none", seed=0)
 
@@ -321,7 +321,7 @@ def test_another_run_of_the_same_configuration_goes_on(
 ) -> None:
     p = pipeline
     with pytest.raises(KeyboardInterrupt):
-        finetune(p.head, p.dataset, tmp_path / "runs" / "first", SPEC, "none", seed=0, progress=Interrupt(at=5))
+        finetune(p.head, p.dataset, tmp_path / "runs" / "first", SPEC, "none", seed=0, progress=Interrupt(at=3))
     assert not (tmp_path / "runs" / "first" / "finetune").exists()
     made = []
 
@@ -333,7 +333,7 @@ def test_another_run_of_the_same_configuration_goes_on(
     progress = Interrupt(at=0)
     second = finetune(p.head, p.dataset, tmp_path / "runs" / "second", SPEC, "none", seed=0, progress=progress)
     assert progress.texts[0] == "resumed at epoch 1 of 2"
-    assert len(made) == 14 - 5, "the pictures of steps already done must not be made again"
+    assert len(made) == 8 - 3, "the pictures of steps already done must not be made again"
     assert same(second, tuned)
     assert not kept(tmp_path) and not list((tmp_path / "checkpoints").iterdir())
 
@@ -385,7 +385,7 @@ CHILD = """
 
 
 def test_kill_minus_nine(pipeline: Pipeline, tuned: Checkpoint, tmp_path: Path) -> None:
-    """A real process, killed after step 9 of 14 while it writes a checkpoint, as it does after every step."""
+    """A real process, killed after step 5 of 8 while it writes a checkpoint, as it does after every step."""
     p = pipeline
     values = [asdict(p.head), asdict(p.dataset), SPEC.model_dump(), tmp_path / "runs" / "killed"]
     command = [sys.executable, "-c", textwrap.dedent(CHILD), json.dumps(values, default=str)]
@@ -393,7 +393,7 @@ def test_kill_minus_nine(pipeline: Pipeline, tuned: Checkpoint, tmp_path: Path) 
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for line in child.stdout:
-            if line == "9\n":
+            if line == "5\n":
                 break
         child.kill()
     assert child.returncode == -signal.SIGKILL

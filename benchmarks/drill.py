@@ -127,4 +127,5 @@ def until(found: Callable[[], T | None], seconds: float, what: str) -> T:
 
 def told(run: Mapping[str, Any]) -> str:
     """A run's state in words."""
-    return f"{run['state']['name']} after {run['total_run_time']:.0f} s: {run['state']['message']}"
+    message = run["state"]["message"]
+    return f"{run['state']['name']} after {run['total_run_time']:.0f} s" + (f": {message}" if message else "")

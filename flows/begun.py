@@ -12,6 +12,7 @@ from flows.parameters import Parameters, read_parameters
 from serving import sealed
 from serving.errors import BadInput
 from serving.settings import find_home
+from tasks.release.unchanged import RESULT
 
 PARAMETERS = "parameters.json"
 
@@ -47,10 +48,10 @@ def read_run(run: Path) -> Parameters:
 
 
 def last_parameters(home: Path, name: str) -> Parameters:
-    """The parameters of the newest run of a name. Raises BadInput where it has none."""
-    for kept in sorted((home / "runs").glob(f"*/{PARAMETERS}"), reverse=True):
+    """The parameters of the newest run of a name that came to a verdict. Raises BadInput where it has none."""
+    for result in sorted((home / "runs").glob(f"*/{RESULT}"), reverse=True):
         with suppress(BadInput):  # one damaged old run must not stop every new one
-            parameters = read_run(kept.parent)
+            parameters = read_run(result.parent)
             if parameters.name == name:
                 return parameters
     raise BadInput(

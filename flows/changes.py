@@ -33,7 +33,8 @@ def find_unchanged_result(home: Path, parameters: Parameters) -> dict[str, Any] 
 
 def _as_it_is_now(body: dict[str, Any], home: Path) -> dict[str, Any]:
     """The result, `promoted` being whether its version is the champion today."""
+    version = body.get("version")
+    if version is None:
+        return body | {"promoted": False}
     with opened(load_settings().ledger or home, create=False) as book:
-        return body | {
-            "promoted": body["version"] is not None and book.champion(body["name"]).version == body["version"]
-        }
+        return body | {"promoted": book.champion(body["name"]).version == version}

@@ -24,13 +24,13 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State
 from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Completed, Failed, Running, Scheduled, Suspended
+from prefect.states import Completed, Failed, Pending, Running, Scheduled, Suspended
 
 from flows import automations, events
 from flows.automations import apply_automations, load_automations
 from serving.errors import BadInput
 
-RULES = ("thaw-zombies", "thaw-zombies-crashed", "thaw-refused")
+RULES = ("thaw-zombies", "thaw-zombies-crashed", "thaw-stuck", "thaw-refused")
 NOTICES = ("thaw-notify", "thaw-notify-runs")
 WINDOW = 10  # the least Prefect takes; the file says 90
 
@@ -138,9 +138,13 @@ class Run:
 
 
 def running(api: SyncPrefectClient, *tags: str) -> Run:
+    return created(api, *tags).become(Running())
+
+
+def created(api: SyncPrefectClient, *tags: str) -> Run:
     deployment = api.create_deployment(api.create_flow(nothing), name="automations", tags=list(tags))
     made = api.create_flow_run_from_deployment(deployment, tags=tags)
-    return Run(api, made.id, tags).become(Running())
+    return Run(api, made.id, tags)
 
 
 def wait_for(done: Callable[[], Any], seconds: float = 15) -> Any:
@@ -171,7 +175,7 @@ def test_the_file_covers_every_way_a_run_ends() -> None:
         "Completed Failed TimedOut Crashed Cancelling Cancelled Rejected Inconclusive Skipped Refused Suspended Paused"
     )
     assert zombies["expect"] == {f"prefect.flow-run.{name}" for name in ("heartbeat", *ends.split())}
-    assert zombies["after"] == {"prefect.flow-run.heartbeat"}
+    assert zombies["after"] == {"prefect.flow-run.heartbeat", "prefect.flow-run.Running"}
     assert zombies["within"] == timedelta(seconds=90)
 
 
@@ -244,12 +248,17 @@ def test_without_a_url_the_notices_and_its_secret_are_gone(client: SyncPrefectCl
 
 def test_what_becomes_of_runs(client: SyncPrefectClient, listener: Listener, tmp_path: Path) -> None:
     quick = tmp_path / "automations.yaml"
-    quick.write_text(automations.FILE.read_text().replace("within: 90", f"within: {WINDOW}"))
+    quick.write_text(
+        automations.FILE.read_text()
+        .replace("within: 90", f"within: {WINDOW}")
+        .replace("within: 600", f"within: {WINDOW}")
+    )
     apply_automations(client, listener.url, quick)
     time.sleep(2)  # the server loads what is new
 
     foreign = running(client, "others").beat()
     silent = running(client, "thaw").beat()
+    stuck, begun = created(client, "thaw").become(Pending()), created(client, "thaw").become(Pending(), Running())
     # a beat that was on its way while the run was suspended, or ended, is counted after that
     suspended = running(client, "thaw").beat().become(Suspended(timeout_seconds=3600)).beat()
     rejected = running(client, "thaw").beat().become(Completed(name="Rejected")).beat()
@@ -260,10 +269,13 @@ def test_what_becomes_of_runs(client: SyncPrefectClient, listener: Listener, tmp
     healthy = running(client, "thaw").beat()  # the last one: from now on it beats all the time
 
     start = time.monotonic()
-    while time.monotonic() < start + WINDOW + 6 or not (silent.state.is_crashed() and resumed.state.is_crashed()):
+    while time.monotonic() < start + WINDOW + 6 or not all(run.state.is_crashed() for run in (silent, resumed, begun)):
         healthy.beat()
         time.sleep(1)
         assert time.monotonic() < start + 60
+    assert stuck.state.is_crashed()
+    assert "did not begin" in str(stuck.state.message)
+    assert "no sign of life" in str(begun.state.message), "killed before its first beat"
     for gone in (silent, resumed):
         assert (gone.state.name, gone.state.is_crashed()) == ("Crashed", True)
         assert "no sign of life" in str(gone.state.message)
@@ -274,6 +286,7 @@ def test_what_becomes_of_runs(client: SyncPrefectClient, listener: Listener, tmp
     ]  # fmt: skip
     wait_for(lambda: (str(failed.id), "Failed") in heard(listener))
     ends = {(str(silent.id), "Crashed"), (str(resumed.id), "Crashed"), (str(unanswered.id), "Refused")}
+    ends |= {(str(stuck.id), "Crashed"), (str(begun.id), "Crashed")}
     assert heard(listener) <= {*ends, (str(failed.id), "Failed")}  # Crashed and Refused may be among those put aside
     assert "anna.png" not in json.dumps(listener.heard)
 

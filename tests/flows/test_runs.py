@@ -42,6 +42,12 @@ def config(home: Path) -> Path:
     return file
 
 
+def ended(run: Path, begun: Parameters) -> None:
+    """A run that came to a verdict."""
+    keep_parameters(run, begun)
+    (run / RESULT).write_text("{}")
+
+
 # --- what the command line means --------------------------------------------------------------------
 
 
@@ -63,9 +69,10 @@ def test_the_command_line_wins_over_the_file(config: Path, tmp_path: Path) -> No
 
 
 def test_the_name_of_an_earlier_run(home: Path) -> None:
-    keep_parameters(home / "runs" / "1", parameters(finetune={"epochs": 1}))
-    keep_parameters(home / "runs" / "2", parameters(finetune={"epochs": 2}))
-    keep_parameters(home / "runs" / "3", parameters("other"))
+    ended(home / "runs" / "1", parameters(finetune={"epochs": 1}))
+    ended(home / "runs" / "2", parameters(finetune={"epochs": 2}))
+    ended(home / "runs" / "3", parameters("other"))
+    keep_parameters(home / "runs" / "4", parameters(finetune={"epochs": 4}))  # failed: nobody wants that again
     assert choose("cells", None, None, [], None) == (parameters(finetune={"epochs": 2}), None)
     made, _ = choose("cells", None, None, ["head.method=adam"], None)
     assert made == parameters(finetune={"epochs": 2}, head={"method": "adam"})
@@ -73,10 +80,11 @@ def test_the_name_of_an_earlier_run(home: Path) -> None:
 
 def test_a_damaged_earlier_run_is_in_nobodys_way(home: Path) -> None:
     """Cut short, or of another version of Thaw, whose parameters had other keys."""
-    keep_parameters(home / "runs" / "1", parameters())
+    ended(home / "runs" / "1", parameters())
     for run, text in (("2", "{"), ("3", '{"name": "cells", "data": {"root": "/x"}, "gone": 1}')):
         (home / "runs" / run).mkdir()
         (home / "runs" / run / PARAMETERS).write_text(text)
+        (home / "runs" / run / RESULT).write_text("{}")
     assert choose("cells", None, None, [], None) == (parameters(), None)
     with pytest.raises(BadInput, match="this version of Thaw knows"):
         choose(None, None, None, [], "3")
@@ -186,14 +194,14 @@ def test_nothing_a_picture_or_a_parameter_changed(home: Path, tmp_path: Path) ->
     (home / "runs" / "4").mkdir()
     (home / "runs" / "4" / RESULT).write_text("{")
     keep_parameters(home / "runs" / "5", own)  # begun, without a result yet
-    assert find_unchanged_result(home, own) == result, "the newest that ended"
+    assert find_unchanged_result(home, own) == result | {"promoted": False}, "the newest that ended"
 
     other = parameters("digits", str(root), model={"image_size": 32}, finetune={"epochs": 1})
     assert find_unchanged_result(home, other) is None
     keep_parameters(home / "runs" / "6", other)
     (home / "runs" / "6" / RESULT).write_text(json.dumps(result | {"run_id": "6"}))
     assert find_unchanged_result(home, own) is None, "the newest was another, whatever came before"
-    assert find_unchanged_result(home, other) == result | {"run_id": "6"}
+    assert find_unchanged_result(home, other) == result | {"run_id": "6", "promoted": False}
 
     picture = root / "digit-0" / "000.png"
     status = picture.stat()

@@ -15,6 +15,7 @@ from flows.begun import keep_parameters
 from flows.configure import PREFECT_FILE, DeployError
 from flows.parameters import Parameters, checked
 from flows.schedule import _prefect_file, schedule
+from tasks.release.unchanged import RESULT
 from tests.flows.conftest import errors, settings, thaw
 
 OWN = {"name": "cells", "data": {"root": "/pictures"}, "gate": {"min_recall": {"größe: 1": 0.5}}}
@@ -133,6 +134,7 @@ def test_what_was_deployed_is_what_is_kept(home: Path, pretended: None, monkeypa
     monkeypatch.setattr("flows.schedule.deploy", lambda file, _home: deployed.append(file.read_text(encoding="utf-8")))
     Path("cells").mkdir()
     keep_parameters(home / "runs" / "1", parameters())
+    (home / "runs" / "1" / RESULT).write_text("{}")
     chosen = ("--cron", "0 2 * * 1", "--timezone", "Europe/Berlin", "--paused", *settings("finetune.epochs=3"))
     file = home / "deployments" / "cells.yaml"
     for options in (chosen, chosen):  # again: nothing is in its way

@@ -87,9 +87,10 @@ def ask(
 
 
 def refuse(published: Published, answer: Approval, why: str, home: Path, ledger: str | None) -> str:
-    """Records the refusal; says it in words."""
+    """Records the refusal and tells it, once; says it in words."""
     with opened(ledger or home) as book:
-        book.note(published.name, published.version, "refuse", answer.who, f"{answer.reason} ({why})")
+        if book.note(published.name, published.version, "refuse", answer.who, f"{answer.reason} ({why})"):
+            events.rejected(published.name, published.version, "PASSED", f"refused by {answer.who}", why)
     return f"{published.name}:{published.version} was refused by {answer.who}: {answer.reason}"
 
 

@@ -21,6 +21,8 @@ for _variable in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE"):
 for _variable in [name for name in os.environ if name.startswith("THAW_") and name != "THAW_TEST_PICTURES"]:
     os.environ.pop(_variable)
 os.environ.setdefault("USER", "tester")
+# small tensors gain nothing from threads, and on a busy machine threads that wait for each other cost ten times as much
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from flows.quiet import set_defaults  # noqa: E402
 

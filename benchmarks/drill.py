@@ -47,7 +47,7 @@ class Drill:
     _slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(SLOTS))
 
     def check(self, name: str, holds: bool, figure: object) -> None:
-        self.checks[name] = Check(bool(holds), str(figure))
+        self.checks[name] = Check(bool(holds), str(figure).replace(str(self.up.home), "THAW_HOME"))
         print(f"{time.strftime('%X')} {'holds' if holds else 'FAILS'}: {name}: {figure}", file=sys.stderr, flush=True)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What Thaw tells the orchestrator, so that automations can react: events about a model or a dataset.
+"""What Thaw tells the orchestrator, so that automations can react: events about a model.
 
 An event is news, not a step: one that cannot be sent is lost, and nothing fails or waits for long because of it.
 """

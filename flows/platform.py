@@ -57,7 +57,7 @@ class Platform:
     """The components, in the order in which they start; they stop in the other."""
 
     def __init__(self, options: Options, home: Path, tell: Tell) -> None:
-        self._options, self._home, self._tell = options, home, tell
+        self._options, self._tell = options, tell
         self._environment = _environment(options, home)
         self._told: dict[str, bool] = {}
         python, logs = sys.executable, home / "logs"

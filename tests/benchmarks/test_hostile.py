@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,12 +158,21 @@ def test_a_file_arrives_whole_whatever_is_said_about_it(client: httpx.Client, tm
 
 
 def test_the_peak_of_a_process_is_seen() -> None:
-    with watched(psutil.Process(os.getpid())) as peak:
-        time.sleep(0.1)
-        before = peak[0]
-        held = np.ones(50 * 2**20, np.uint8)
-        time.sleep(0.1)
-        del held
-        time.sleep(0.1)
+    """Another process: this one may reuse memory that it has."""
+    grows = (
+        "import sys; input(); held = b'1' * (50 << 20); print(flush=True); input(); print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", grows], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with watched(psutil.Process(process.pid)) as peak:
+            time.sleep(0.2)
+            before = peak[0]
+            for _ in range(2):
+                process.stdin.write(b"\n")
+                process.stdin.flush()
+                process.stdout.readline()
+                time.sleep(0.1)
+        process.stdin.close()
     assert before > 0
     assert peak[0] >= before + 40

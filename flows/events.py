@@ -22,8 +22,8 @@ def promoted(name: str, version: int, verdict: str, reason: str, run_id: str | N
     return _model("thaw.model.promoted", name, version, verdict, reason, run_id=run_id)
 
 
-def rejected(name: str, version: int, verdict: str, reason: str, run_id: str | None = None) -> bool:
-    """A published version will not be the champion: REJECTED, INCONCLUSIVE, or refused by a person."""
+def rejected(name: str, version: int | None, verdict: str, reason: str, run_id: str | None = None) -> bool:
+    """A version will not be the champion: REJECTED, INCONCLUSIVE, or refused by a person. None: never published."""
     return _model("thaw.model.rejected", name, version, verdict, reason, run_id=run_id)
 
 
@@ -37,7 +37,7 @@ def approval_asked(name: str, version: int, verdict: str, reason: str, run_id: s
     return _model("thaw.approval.asked", name, version, verdict, reason, run_id=run_id)
 
 
-def _model(event: str, name: str, version: int, verdict: str, reason: str, **more: str | None) -> bool:
+def _model(event: str, name: str, version: int | None, verdict: str, reason: str, **more: str | None) -> bool:
     payload = {"name": name, "version": version, "verdict": verdict, "reason": reason, **more}
     return _tell(event, f"thaw.model.{name}", name, payload)
 

@@ -85,12 +85,12 @@ def write_config(data: Path, name: str | None, file: Path) -> dict[str, Any]:
 
 
 def _name_of(root: Path) -> str:
-    """A model name from a folder's.
+    """A model name from a folder's, or a manifest's without its suffix.
 
-    >>> _name_of(Path("/data/Solar Cells (2026)"))
-    'solar-cells-2026'
+    >>> _name_of(Path("/data/Solar Cells (v1.2)"))
+    'solar-cells-v1-2'
     """
-    name = re.sub(r"[^a-z0-9]+", "-", root.stem.lower()).strip("-")[:63].strip("-")
+    name = re.sub(r"[^a-z0-9]+", "-", (root.stem if root.is_file() else root.name).lower()).strip("-")[:63].strip("-")
     return name or "my-model"
 
 

@@ -303,15 +303,17 @@ def test_a_model_s_news_reaches_the_notification_url(
     with temporary_settings({PREFECT_API_URL: server}):
         assert events.promoted("cells", 4, "PASSED", 'picture "a.png"', "run-1")
         assert events.rejected("cells", 5, "REJECTED", "recall", "run-2")
+        assert events.rejected("cells", None, "REJECTED", "stopped early", "run-2")
         assert events.rolled_back("cells", 3, "PASSED", "worse", who="somebody")
         assert events.approval_asked("cells", 6, "PASSED", "recall", "run-3")
-    wait_for(lambda: len(listener.heard) >= 4)
+    wait_for(lambda: len(listener.heard) >= 5)
     said = sorted(notice["text"].partition(" http://")[0] for notice in listener.heard)
     assert said == [
         "cells:3 is the champion again after a rollback (PASSED)",
         "cells:4 is the champion now (PASSED)",
         "cells:5 was not promoted (REJECTED)",
         "cells:6 waits for approval (PASSED)",
+        "cells was not promoted (REJECTED)",
     ]
     assert "a.png" not in json.dumps(listener.heard)
     assert all(notice["link"].endswith("thaw.model.cells") for notice in listener.heard)

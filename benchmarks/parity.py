@@ -36,7 +36,7 @@ from tasks.data.split import read_table
 from tasks.evaluation.outputs import from_files, original_bytes
 from tasks.model.backbone import describe
 from tasks.model.classifier import Checkpoint, load_classifier, manifest_of
-from tasks.training.finetune import logits_of
+from tasks.training.pictures import logits_of
 
 BATCHES = (1, 7, 32)
 CLOSE = 1e-4

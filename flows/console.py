@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from flows.displays import Display
+from flows.displays import Display, is_line
 from tasks.progress import Progress as Callback
 
 _JUSTIFY: dict[str, JustifyMethod] = {"value": "right", "n": "right"}
@@ -49,14 +49,14 @@ class LiveDisplay(Display):
         def report(done: int, total: int, text: str = "") -> None:
             self._bars.update(self._bar, completed=done, total=total, description=text)
             self._latest = text
-            if text.startswith("epoch "):
+            if is_line(text):
                 self._console.print(f"           {text}", highlight=False, markup=False, soft_wrap=True)
 
         return report
 
     def finished(self, step: str, seconds: float) -> None:
         self._bars.update(self._bar, visible=False)
-        latest = "" if self._latest.startswith("epoch ") else self._latest
+        latest = "" if is_line(self._latest) else self._latest
         self._console.print(f"{step:<10} {seconds:7.1f} s  {latest}", highlight=False, markup=False, soft_wrap=True)
 
 

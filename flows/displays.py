@@ -14,6 +14,11 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from tasks.progress import Progress, silent
 
 _EVERY = 5.0  # seconds between two calls of the API
+_LINES = ("epoch ", "learning rate ", "weights ", "warning: ")  # texts of a step that are worth a line of their own
+
+
+def is_line(text: str) -> bool:
+    return text.startswith(_LINES)
 
 
 class Display:
@@ -43,7 +48,7 @@ class _StepProgress:
         self._latest = time.monotonic()  # a step that is done within the first interval shows nothing
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
-        if text.startswith("epoch "):
+        if is_line(text):
             get_run_logger().info(text)
         over = done >= total and self._artifact is not None
         if time.monotonic() - self._latest < _EVERY and not over:

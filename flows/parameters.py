@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,7 +28,7 @@ from tasks.spec import Spec
 from tasks.training.spec import FinetuneSpec, HeadSpec
 
 # pydantic names the member of a union in an error's place; a person knows only the key
-_UNION_MEMBER = re.compile(r"int|float|str|dict\[.*\]")
+_UNION_MEMBER = re.compile(r"int|float|str|dict\[.*\]|constrained-.*|literal\[.*\]")
 _WANTED = {
     "missing": "a value",
     "path_type": "a path",
@@ -41,6 +42,12 @@ class RuntimeSpec(Spec):
     """Where it runs."""
 
     device: Literal["auto", "cuda", "cpu"] = Field("auto", description="cuda without a usable GPU is an error")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of fine-tuning's forward pass; auto: bf16 on a GPU, fp32 on the CPU. All else is fp32"
+    )
+    processes: int = Field(
+        1, ge=1, le=1024, description="that share fine-tuning, one a GPU (torchrun); another number, another result"
+    )
     seed: int = Field(0, ge=0, description="of training: initial weights, order, augmentation")
 
 
@@ -85,7 +92,9 @@ def checked(values: dict[str, Any]) -> Parameters:
     try:
         return Parameters.model_validate(values)
     except ValidationError as error:
-        raise BadInput("; ".join(_sentence(detail) for detail in error.errors())) from None
+        raise BadInput(
+            "; ".join(_sentence(where, list(found)) for where, found in groupby(error.errors(), _place))
+        ) from None
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -111,8 +120,9 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _sentence(detail: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in detail["loc"] if not _UNION_MEMBER.fullmatch(str(part)))
+def _sentence(where: str, details: Sequence[ErrorDetails]) -> str:
+    """What is wrong with one key. Of a union, pydantic tells what each member wanted."""
+    detail = details[0]
     if detail["type"] == "extra_forbidden":
         known = sorted(_fields(detail["loc"][:-1]))
         close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
@@ -120,10 +130,19 @@ def _sentence(detail: ErrorDetails) -> str:
         return f"expected a known key, found {where}: {hint}"
     if detail["type"] == "value_error":  # a validator of ours, which says what it found
         return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
+    wanted = " or ".join(dict.fromkeys(_wanted(each) for each in details))
+    found = "nothing" if detail["type"] == "missing" else repr(detail["input"])[:60]
+    return f"{where}: expected {wanted}, found {found}"
+
+
+def _place(detail: ErrorDetails) -> str:
+    return ".".join(str(part) for part in detail["loc"] if not _UNION_MEMBER.fullmatch(str(part)))
+
+
+def _wanted(detail: ErrorDetails) -> str:
     known_type = _WANTED.get(detail["type"])
     wanted = known_type.format_map(detail.get("ctx", {})) if known_type else detail["msg"]
-    found = "nothing" if detail["type"] == "missing" else repr(detail["input"])[:60]
-    return f"{where}: expected {wanted.removeprefix('Input should be ')}, found {found}"
+    return wanted.removeprefix("Input should be ")
 
 
 def _fields(location: tuple[int | str, ...]) -> set[str]:

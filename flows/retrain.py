@@ -46,7 +46,7 @@ from tasks.export.export import Exported
 from tasks.export.spec import ExportSpec
 from tasks.model.backbone import describe
 from tasks.model.classifier import Checkpoint
-from tasks.model.device import torch_device
+from tasks.model.device import torch_device, training_precision
 from tasks.model.spec import ModelSpec
 from tasks.release.release import Promotion, Published, decisions_made, find_champion
 from tasks.release.spec import ReleaseSpec
@@ -105,7 +105,11 @@ def _chain(p: Parameters, home: Path, ledger: str | None, run: Path, clock: Cloc
     artifacts.show_data(p.name, dataset)
     features: Features = clock.run(EMBED, dataset, home, p.model, preprocessing, seed, device)
     head: Checkpoint = clock.run(TRAIN_HEAD, dataset, features, run, p.model, preprocessing, p.head, seed)
-    tuned: Checkpoint = clock.run(FINETUNE, head, dataset, run, p.finetune, p.head.class_weights, seed, device)
+    precision = training_precision(p.runtime.precision, device)
+    tuned: Checkpoint = clock.run(
+        FINETUNE,
+        head, dataset, run, p.finetune, p.head.class_weights, seed, device, precision, p.runtime.processes,
+    )  # fmt: skip
 
     inputs = result.inputs_digest(p, dataset, tuned)
     unchanged = find_unchanged(p.name, inputs, run, home, ledger)

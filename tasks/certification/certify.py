@@ -225,4 +225,5 @@ def _body(
 
 def _phase(checkpoint: Checkpoint) -> dict[str, Any]:
     about = manifest_of(checkpoint)
-    return {name: about[name] for name in ("trainable", "epochs", "best_epoch")}
+    told = ("trainable", "epochs", "best_epoch", "learning_rate", "share", "signs")
+    return {name: about[name] for name in told if name in about}

@@ -18,7 +18,7 @@ from tasks.export.export import Exported
 from tasks.model.classifier import Checkpoint, load_classifier
 from tasks.progress import Progress
 from tasks.training.embed import Features, read_features
-from tasks.training.finetune import logits_of
+from tasks.training.pictures import logits_of
 
 _TIMED = 30  # single pictures, for the latency
 

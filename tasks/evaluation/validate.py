@@ -21,7 +21,7 @@ from tasks.evaluation.threshold import choose_rule
 from tasks.export.temperature import fit_temperature
 from tasks.model.classifier import Checkpoint, load_classifier
 from tasks.progress import Progress, silent
-from tasks.training.finetune import logits_of
+from tasks.training.pictures import logits_of
 
 FILE = "validation.json"  # the checks
 

@@ -14,15 +14,14 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-
-from tasks.model.classifier import Classifier
+from torch import nn
 
 OPSET = 20
 _EXAMPLE_BATCH = 2  # at 1 the exporter may take the batch for a constant
 
 
-def write_network(path: Path, network: Classifier, image_size: int) -> None:
-    """Writes uint8 [N, H, W, 3] -> `logits` float32 [N, C], weights inside.
+def write_network(path: Path, network: nn.Module, image_size: int) -> None:
+    """Writes uint8 [N, H, W, 3] -> `logits` float32 [N, C] (of a backbone alone: features), weights inside.
 
     Leaves the network on the CPU, in eval mode.
     """

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
-from tasks.training.fit import log_loss
+from tasks.training.table import log_loss
 
 # below 0.5 there is nothing to learn from: on separable validation pictures the loss falls for ever as T goes to zero
 _LOG_RANGE = (np.log(0.5), np.log(20.0))

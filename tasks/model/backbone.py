@@ -201,11 +201,14 @@ def _head_name(module: nn.Module) -> str:
 
 
 def _quiet(body: nn.Module) -> nn.Module:
+    import timm.layers
     import torchvision
 
     for module in body.modules():
         if isinstance(module, nn.Dropout | torchvision.ops.StochasticDepth):
             module.p = 0.0
+        elif isinstance(module, timm.layers.DropPath):
+            module.drop_prob = 0.0
     return body
 
 

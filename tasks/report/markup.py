@@ -20,6 +20,7 @@ h3{font-size:1rem;margin:0 0 .3rem}p,ul{max-width:46rem;margin:.45rem 0}a{color:
 .banner{display:flex;gap:1rem;align-items:center;padding:1rem 1.2rem;background:#eef7f2;
 border:1px solid;border-left-width:.5rem;border-radius:4px}.banner p{margin:0;color:#1f2933;max-width:none}
 .banner .word{font-size:1.35rem;font-weight:700;letter-spacing:.03em;color:inherit}
+.warning{padding:.5rem .8rem;background:#fff6e5;border-left:.25rem solid #b36b00}
 .PASSED{color:#0b5d3b}.REJECTED{color:#9b1c1c}.INCONCLUSIVE{color:#7a4a00}
 .banner.REJECTED,tr.REJECTED>*{background:#fdf0ef}.banner.INCONCLUSIVE,tr.INCONCLUSIVE>*{background:#fff6e5}
 .lead{display:grid;grid-template-columns:minmax(0,46rem) minmax(0,1fr);gap:1rem 2.5rem;margin:1rem 0}

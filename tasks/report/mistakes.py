@@ -21,39 +21,15 @@ from tasks.evaluation.scores import reliability, without_temperature
 from tasks.evaluation.threshold import Tradeoff, tradeoff
 from tasks.report import charts
 from tasks.report.charts import as_figure, embedded
-from tasks.report.tables import MANY, Body, Cell, Table, measured, number, watched, words
+from tasks.report.tables import MANY, Body, Cell, Table, measured, number, watched
 
 Pictures = Literal["embed", "local", "none"]
 Part = str | Table
-_LEARNT = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 _MOST = 12  # mistakes shown
 _SIDE = 160  # longest side of an embedded copy, pixels
 _PAIRS = 15
 _WIDE = 6  # classes: above this a confusion matrix needs the page's width
 _WANTED = {"recall": (0.8, 0.9, 0.95, 0.99), "precision": (0.8, 0.95)}
-
-
-def training(evaluation: Body) -> list[Part]:
-    """A sentence for each phase, and charts if it had more than one epoch."""
-    parts: list[Part] = []
-    for name, phase in evaluation["phases"].items():
-        trained, kept, epochs = phase["trainable"], phase["best_epoch"], phase["epochs"]
-        row: Body = next((row for row in epochs if row["epoch"] == kept), {})
-        figures = "; ".join(f"{words(key)} {number(row[key])}" for key in _LEARNT if row.get(key) is not None)
-        text = (
-            f"{words(name).capitalize()}: {trained['values']:,} values in {trained['tensors']} tensors trained; "
-            f"epoch {kept} of {sum(1 for row in epochs if row['epoch'])} kept ({figures})."
-        )
-        parts.append(f"<p>{escape(text)}</p>")
-        for measure in ("loss", "accuracy") if len(epochs) > 1 else ():
-            chart = charts.training_curves({name: phase}, measures=(measure,))
-            caption = f"{measure.capitalize()} by epoch, {words(name)}."
-            parts.append(as_figure(chart, f"{caption} {text}", caption))
-    said = (
-        "Training figures are means over an epoch while the weights still moved, with augmentation and label smoothing "
-        "where these are on: compare their course with validation, not their height."
-    )
-    return [*parts, f"<p>{said}</p>"]
 
 
 def confusions(evaluation: Body) -> list[Part]:

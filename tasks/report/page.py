@@ -11,7 +11,7 @@ from typing import Any
 from tasks.data.dataset import Dataset, Subset
 from tasks.evaluation.evidence import Evidence
 from tasks.evaluation.spec import GAINED
-from tasks.report import card, mistakes, tables
+from tasks.report import card, learnt, mistakes, tables
 from tasks.report.markup import STYLE, paragraph, table_html
 from tasks.report.mistakes import Part, Pictures
 from tasks.report.tables import Body, Cell, Measured, Table, measured, number, words
@@ -35,7 +35,7 @@ def write_report(
     missing = "The data has no slices: name columns of a manifest in data.slices to get them."
     sections: dict[str, list[Part]] = {
         "The gate, line by line": [paragraph(_EVIDENCE), tables.gate_table(evaluation)],
-        "Training": mistakes.training(evaluation),
+        "Training": learnt.training(evaluation),
         "Confusion": mistakes.confusions(evaluation),
         "Operating points": mistakes.operating_points(evaluation, evidence),
         "Calibration": mistakes.calibration(evaluation, evidence),

@@ -1,6 +1,7 @@
 """Augmentation as operations on whole batches, a different draw for every picture.
 
-Each draw depends on (seed, epoch, picture) only: not on batch order, batch size or thread count.
+Each draw depends on (seed, epoch, picture) only: not on batch order, batch size or thread count. Mixing pictures, which
+depends on the batch, draws from (seed, epoch, step).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Pair = tuple[Tensor, Tensor]
 
 DRAWS = 8  # uniform numbers a picture gets each epoch
 _ZOOM = 0.2  # natural: at least 80 % of each side stays in view
@@ -57,3 +60,36 @@ def _light(pixels: Tensor, draw: Tensor) -> Tensor:
     contrast = (1 + _LIGHT * (2 * draw[:, 6] - 1)).view(-1, 1, 1, 1)
     brightness = (255 * _LIGHT * (2 * draw[:, 7] - 1)).view(-1, 1, 1, 1)
     return (pixels - 127.5) * contrast + 127.5 + brightness
+
+
+def mix(pixels: Tensor, targets: Tensor, seed: tuple[int, int, int], mixup: float, cutmix: float) -> Pair:
+    """Each picture blended with, or given a window of, the batch's picture opposite to it; the targets likewise.
+
+    `pixels` [N, H, W, 3]; `targets` shares float [N, C]. The share of each is drawn from Beta(a, a), `a` being `mixup`
+    (Zhang et al. 2018) or `cutmix` (Yun et al. 2019), of which a batch gets one at random where both are above 0. The
+    pixels come back float32 from a blend. `seed` is (seed, epoch, step).
+    """
+    random = np.random.default_rng((*seed, 2))
+    cuts = cutmix > 0 and (mixup == 0 or random.random() < 0.5)
+    shape = cutmix if cuts else mixup
+    share = torch.from_numpy(random.beta(shape, shape, len(pixels)).astype(np.float32)).to(pixels.device)
+    if cuts:
+        corner = torch.from_numpy(random.random((len(pixels), 2), dtype=np.float32)).to(pixels.device)
+        inside = _windows(pixels.shape[1], pixels.shape[2], (1 - share).sqrt(), corner)
+        mixed = torch.where(inside.unsqueeze(-1), pixels.flip(0), pixels)
+        share = 1 - inside.float().mean((1, 2))  # what the window really covers
+    else:
+        whole = pixels.float()
+        mixed = whole + (1 - share).view(-1, 1, 1, 1) * (whole.flip(0) - whole)
+    weight = share.view(-1, 1)
+    return mixed, weight * targets + (1 - weight) * targets.flip(0)
+
+
+def _windows(height: int, width: int, side: Tensor, corner: Tensor) -> Tensor:
+    """bool [N, H, W]: rectangles of `side` [N] of each side, wholly inside, at `corner` [N, 2], both in [0, 1)."""
+    covers = []
+    for axis, length in enumerate((height, width)):
+        first = corner[:, axis] * (1 - side) * length
+        places = torch.arange(length, device=side.device) + 0.5
+        covers.append((places >= first.view(-1, 1)) & (places < (first + side * length).view(-1, 1)))
+    return covers[0].unsqueeze(2) & covers[1].unsqueeze(1)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 import torch
+from torch import nn
 
 from serving import sealed
-from serving.preprocess import Preprocessing
+from serving.preprocess import Pixels, Preprocessing
 from tasks.data.dataset import Dataset, pixels
+from tasks.export.onnx_file import write_network
 from tasks.model.classifier import Classifier, new_classifier, weights_digest
 from tasks.model.spec import ModelSpec
 from tasks.progress import Progress, silent
 
 FEATURES = "features.npy"
 BATCH = 64
-_FORMAT = 1  # part of every key from here on: raise it when the same inputs would train another model
+Floats = npt.NDArray[np.float32]
+Route = Callable[[Pixels], Floats]  # pictures uint8 [n, H, W, 3] -> features float32 [n, F]
+# pixels from which on the export's seconds come back on a CPU; a rule, no probe: the same pictures give the same bits
+_WORTH_EXPORTING = 1_000 * 160**2
+_FORMAT = 2  # part of every key from here on: raise it when the same inputs would train another model
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +71,44 @@ def read_features(features: Features) -> npt.NDArray[np.float32]:
     return mapped
 
 
+def through_torch(network: Classifier, device: str) -> Route:
+    """The network as it is, channels_last."""
+
+    def features(batch: Pixels) -> Floats:
+        with torch.inference_mode():
+            made: Floats = network.features(torch.from_numpy(batch).to(device)).cpu().numpy()
+        return made
+
+    return features
+
+
+def through_onnxruntime(network: Classifier, image_size: int, file: Path) -> Route:
+    """An export of normalisation and backbone, written to `file`, on the CPU with all threads torch would use."""
+    write_network(file, nn.Sequential(network.normalize, network.body), image_size)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def features(batch: Pixels) -> Floats:
+        made: Floats = session.run(None, {"images": batch})[0]
+        return made
+
+    return features
+
+
 def _write_features(path: Path, network: Classifier, dataset: Dataset, device: str, progress: Progress) -> None:
     network.eval()
     images = pixels(dataset)
     shape = (len(images), network.head.in_features)
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    with torch.inference_mode():
+    with tempfile.TemporaryDirectory(prefix="thaw-embed-") as folder:
+        exported = device == "cpu" and len(images) * dataset.image_size**2 >= _WORTH_EXPORTING
+        route = (
+            through_onnxruntime(network, dataset.image_size, Path(folder, "backbone.onnx"))
+            if exported
+            else through_torch(network, device)
+        )
         for start in range(0, len(images), BATCH):
-            batch = torch.from_numpy(images[start : start + BATCH].copy()).to(device)
-            array[start : start + BATCH] = network.features(batch).cpu().numpy()
+            array[start : start + BATCH] = route(images[start : start + BATCH].copy())
             progress(min(start + BATCH, len(images)), len(images), "pictures embedded")
     array.flush()

@@ -19,10 +19,10 @@ from tasks.model.classifier import Checkpoint, new_classifier, save_classifier, 
 from tasks.model.spec import ModelSpec
 from tasks.progress import Progress, silent
 from tasks.training.embed import Features, read_features
-from tasks.training.fit import Recipe, balanced_weights, fit, log_loss
+from tasks.training.fit import Recipe, balanced_weights, fit
 from tasks.training.reuse import find_checkpoint
 from tasks.training.spec import HeadSpec
-from tasks.training.table import Epoch, as_table, best_epoch
+from tasks.training.table import as_table, best_epoch, log_loss, row
 
 FloatArray = npt.NDArray[np.float64]
 # inverse weight decay tried by `solve`, on standardised features; spaced by about 3
@@ -99,15 +99,9 @@ def _solve(
     loss, strength, weight, bias = best
     progress(len(_STRENGTHS), len(_STRENGTHS), f"weight decay {1 / strength:g} chosen: validation loss {loss:.4f}")
     logits, logits_v = x @ weight.T + bias, xv @ weight.T + bias
-    row = Epoch(
-        1,
-        log_loss(logits, train.labels),
-        float((logits.argmax(1) == train.labels).mean()),
-        log_loss(logits_v, validation.labels),
-        float((logits_v.argmax(1) == validation.labels).mean()),
-        0.0,
-    )
-    return weight, bias, {"weight_decay": 1 / strength, "epochs": as_table([row]), "best_epoch": 1}
+    fitted = log_loss(logits, train.labels), float((logits.argmax(1) == train.labels).mean())
+    line = row(1, fitted, (logits_v, validation.labels), 0.0)
+    return weight, bias, {"weight_decay": 1 / strength, "epochs": as_table([line]), "best_epoch": 1}
 
 
 def _adam(
@@ -134,11 +128,12 @@ def _adam(
         for rows in torch.split(order, head.batch_size)[first:]:
             yield inputs[rows], labels[rows]
 
-    def outputs() -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    def outputs(module: nn.Module) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+        module.eval()
         with torch.inference_mode():
-            return layer(inputs_v).double().numpy(), validation.labels
+            return module(inputs_v).double().numpy(), validation.labels
 
-    def train_mode() -> None:
+    def train_mode(_epoch: int) -> None:
         module.train()
 
     recipe = Recipe(

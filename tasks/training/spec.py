@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,7 +29,14 @@ class FinetuneSpec(Spec):
     """Phase two: everything unfrozen, at small rates, starting from that head."""
 
     epochs: int = Field(5, ge=0, le=1000, description="0 keeps the head-only model")
-    learning_rate: float = Field(1e-4, gt=0, le=1, description="peak rate of the head and the last layers (AdamW)")
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
+        1e-4,
+        description="peak rate of the head and the last layers (AdamW); auto: the best of a few short trials on "
+        "validation, which cost about two epochs more",
+    )
+    unfreeze: Literal["all", "gradual"] = Field(
+        "all", description="gradual: the last layers first, all of them from the middle of the epochs on"
+    )
     layer_decay: float = Field(
         0.2, gt=0, le=1, description="the earliest layer's rate as a share of learning_rate; geometric in between"
     )
@@ -39,6 +46,14 @@ class FinetuneSpec(Spec):
         0.1, ge=0, lt=1, description="share of all steps in which the rate rises; then cosine to zero"
     )
     label_smoothing: float = Field(0.05, ge=0, lt=1, description="share of the target given to the other classes")
+    mixup: float = Field(0.0, ge=0, le=10, description="pictures blended in pairs, shares from Beta(a, a); 0: none")
+    cutmix: float = Field(0.0, ge=0, le=10, description="windows of one picture in another, likewise; 0: none")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay a step of the weights' moving average, which is what is kept; 0: none"
+    )
+    interpolate: bool = Field(
+        True, description="afterwards try weights between the head-only and the fine-tuned ones on validation"
+    )
     clip_norm: float = Field(5.0, gt=0, description="largest gradient norm")
     augmentation: Literal["natural", "industrial", "none"] = Field(
         "natural",

@@ -198,7 +198,7 @@ def test_a_file_that_is_not_utf_8_or_not_there() -> None:
         ("finetune.epoch=3", "finetune.epoch", "did you mean epochs?"),
         ("data.roots=x", "data.roots", "did you mean root?"),
         ("gate.min_acuracy=0.5", "gate.min_acuracy", "did you mean min_accuracy?"),
-        ("runtime.workers=4", "runtime.workers", "known are device, seed"),
+        ("runtime.workers=4", "runtime.workers", "known are device, precision, processes, seed"),
         ("decision.watch=[{label: a, recal: 0.9}]", "decision.watch.0.recal", "did you mean recall?"),
         ("gate.lines=[{metric: f1, scop: a, threshold: 0.5}]", "gate.lines.0.scop", "did you mean scope?"),
     ],

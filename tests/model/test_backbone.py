@@ -14,7 +14,7 @@ from serving.preprocess import Preprocessing
 from tasks.model.backbone import build_backbone, describe, feature_size, load_backbone
 from tasks.model.classifier import Classifier, new_classifier, trainable
 from tasks.model.spec import ModelSpec
-from tasks.training.finetune import freeze_statistics, layer_groups
+from tasks.training.layers import freeze_statistics, layer_groups
 
 
 def random_model(backbone: str, **changes: object) -> ModelSpec:

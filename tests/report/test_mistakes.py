@@ -12,7 +12,8 @@ from serving.artifact import Rule, Watch
 from tasks.evaluation.sample import Sample
 from tasks.evaluation.spec import DecisionSpec, WatchSpec
 from tasks.evaluation.threshold import choose_rule
-from tasks.report.mistakes import Part, confusions, operating_points, training, worst_mistakes, worst_rows
+from tasks.report.learnt import training
+from tasks.report.mistakes import Part, confusions, operating_points, worst_mistakes, worst_rows
 from tasks.report.tables import Table
 from tests.report.made import dataset_of, evaluation_of, evidence_of, watching
 

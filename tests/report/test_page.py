@@ -248,3 +248,14 @@ def test_the_configuration_is_shown(tmp_path: Path) -> None:
     page = page_of(evidence_of(("bad", "good")), tmp_path)
     assert "secret-folder" in page
     assert json.loads(unescape(re.search(r"<dt>slices</dt><dd>(.*?)</dd>", page)[1])) == ["site"]  # type: ignore[index]
+
+
+def test_the_training_is_told_epoch_by_epoch_with_its_warnings(tmp_path: Path) -> None:
+    page = page_of(evidence_of(("bad", "good")), tmp_path)
+    training = page[page.index(">Training</h2>") : page.index(">Confusion</h2>")]
+    assert '<p class="warning">overfitting: &lt;validation&gt; loss rose</p>' in training
+    assert "75% is kept" in training
+    assert training.count("<table") == 1  # one epoch, as the head has, needs none
+    titles = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', training)
+    assert titles[0] == "epoch" and {"precision", "recall", "F1", "pictures/s"} <= set(titles)
+    assert "31.4" in training

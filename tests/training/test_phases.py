@@ -16,10 +16,11 @@ from tasks.export.temperature import fit_temperature
 from tasks.model.classifier import load_classifier, manifest_of, new_classifier, weights_digest
 from tasks.training.augment import DRAWS, augment, draws
 from tasks.training.embed import embed, read_features
-from tasks.training.finetune import finetune, logits_of
-from tasks.training.fit import log_loss
+from tasks.training.finetune import finetune
 from tasks.training.head import train_head
+from tasks.training.pictures import logits_of
 from tasks.training.spec import FinetuneSpec, HeadSpec
+from tasks.training.table import log_loss
 from tests.conftest import Pipeline
 
 QUIET = FinetuneSpec(epochs=1, batch_size=16, augmentation="none", label_smoothing=0.0)

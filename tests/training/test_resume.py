@@ -18,16 +18,17 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from tasks.model.classifier import Checkpoint, load_classifier, manifest_of, weights_digest
 from tasks.progress import Progress, silent
-from tasks.training import finetune as finetune_module
+from tasks.training import pictures as pictures_module
 from tasks.training.augment import augment
 from tasks.training.checkpoint import TrainingCheckpoints
 from tasks.training.finetune import finetune
 from tasks.training.fit import Recipe, TrainingError, fit
 from tasks.training.spec import FinetuneSpec
-from tasks.training.table import Epoch
+from tasks.training.table import Epoch, best_epoch
 from tests.conftest import Pipeline
 
 EPOCHS, STEPS, SIZE = 3, 4, 32
@@ -55,21 +56,22 @@ class Small:
             rows = order[step * SIZE : (step + 1) * SIZE]
             yield INPUTS[rows], LABELS[rows]
 
-    def outputs(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        self.module.eval()
+    def outputs(self, module: nn.Module) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        module.eval()
         with torch.inference_mode():
-            return self.module(INPUTS[128:]).double().numpy(), LABELS[128:].numpy()
+            return module(INPUTS[128:]).double().numpy(), LABELS[128:].numpy()
 
     def train(
         self,
         checkpoints: TrainingCheckpoints | None,
         progress: Progress = silent,
         patience: int = 99,
+        ema: float = 0.0,
     ) -> Result:
-        def train_mode() -> None:
+        def train_mode(_epoch: int) -> None:
             self.module.train()
 
-        recipe = Recipe(EPOCHS, STEPS, 0.1, 5.0, 0.05, patience, train_mode)
+        recipe = Recipe(EPOCHS, STEPS, 0.1, 5.0, 0.05, patience, train_mode, ema)
         groups = [{"params": [p], "lr": 0.01 / (i + 1)} for i, p in enumerate(self.module.parameters())]
         rows = fit(self.module, groups, self.batches, self.outputs, recipe, None, progress, checkpoints)
         return weights_digest(self.module), rows
@@ -175,11 +177,11 @@ def test_an_interruption_while_validating_keeps_the_epoch(uninterrupted: Result,
     small = Small()
     real, calls = small.outputs, []
 
-    def stop() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    def stop(module: nn.Module) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         calls.append(1)
         if len(calls) == 3:
             raise SystemExit
-        return real()
+        return real(module)
 
     small.outputs = stop  # type: ignore[method-assign]
     with pytest.raises(SystemExit):
@@ -202,7 +204,7 @@ def test_early_stop_is_kept_across_a_resume(tmp_path: Path) -> None:
 
     def small() -> Small:
         made = Small()
-        made.outputs = lambda: (Small.outputs(made)[0], contradicted)  # type: ignore[method-assign]
+        made.outputs = lambda module: (Small.outputs(made, module)[0], contradicted)  # type: ignore[method-assign]
         return made
 
     expected = small().train(None, patience=1)
@@ -214,6 +216,72 @@ def test_early_stop_is_kept_across_a_resume(tmp_path: Path) -> None:
     again = small()
     assert again.train(store(tmp_path), patience=1) == expected
     assert not again.drawn
+
+
+# --- what else must be carried over ------------------------------------------------------------------
+
+DECAY = 0.8
+
+
+@pytest.fixture(scope="module")
+def averaged(uninterrupted: Result) -> Result:
+    found = Small().train(None, ema=DECAY)
+    if found[0] == uninterrupted[0] or best_epoch(found[1]) == 0:
+        pytest.fail("the average changes nothing here: the tests of it say nothing")
+    return found
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 5, 7, 10, 13, 15])  # after steps and after epochs
+def test_the_moving_average_goes_on_where_it_was(averaged: Result, tmp_path: Path, at: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Small().train(store(tmp_path), Interrupt(at), ema=DECAY)
+    assert Small().train(store(tmp_path), ema=DECAY) == averaged
+
+
+def test_an_interruption_of_the_averaging_is_undone(
+    averaged: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C when the weights are the next step's and their average is not: nothing of that step is written."""
+    real, calls = AveragedModel.update_parameters, []
+
+    def stop(average: AveragedModel, module: nn.Module) -> None:
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        real(average, module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AveragedModel, "update_parameters", stop)
+        with pytest.raises(KeyboardInterrupt):
+            Small().train(store(tmp_path, every=0), ema=DECAY)
+    assert kept(tmp_path)[-1] == "epoch-000002-step-000000001"
+    assert Small().train(store(tmp_path), ema=DECAY) == averaged
+
+
+def narrow(most: int) -> tuple[Small, list[int]]:
+    """One that runs out of memory when it trains on more than `most` pictures at once, and what it was given."""
+    small, given = Small(), []
+
+    def limit(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if module.training:
+            given.append(len(inputs[0]))
+            if given[-1] > most:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    small.module.register_forward_pre_hook(limit)
+    return small, given
+
+
+@pytest.mark.parametrize("at", [3, 8])  # the first reports are of the two halvings
+def test_how_many_pictures_fit_is_not_tried_out_again(tmp_path: Path, at: int) -> None:
+    whole, _ = narrow(10)
+    expected = whole.train(None)
+    first, _ = narrow(10)
+    with pytest.raises(KeyboardInterrupt):
+        first.train(store(tmp_path), Interrupt(at))
+    second, given = narrow(10)
+    assert second.train(store(tmp_path)) == expected
+    assert set(given) == {8}
 
 
 def test_checkpoints_come_at_epochs_ends_and_when_due(tmp_path: Path) -> None:
@@ -311,9 +379,9 @@ def tuned(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Check
 
 
 def same(a: Checkpoint, b: Checkpoint) -> bool:
-    return weights_digest(load_classifier(a)) == weights_digest(load_classifier(b)) and (
-        manifest_of(a)["epochs"] == manifest_of(b)["epochs"]
-    )
+    """The speed of an epoch is no part of what was learnt, which `Epoch` knows."""
+    tables = [[Epoch(**row) for row in manifest_of(checkpoint)["epochs"]] for checkpoint in (a, b)]
+    return weights_digest(load_classifier(a)) == weights_digest(load_classifier(b)) and tables[0] == tables[1]
 
 
 def test_another_run_of_the_same_configuration_goes_on(
@@ -329,7 +397,7 @@ def test_another_run_of_the_same_configuration_goes_on(
         made.append(len(pixels))
         return augment(pixels, draw, preset)
 
-    monkeypatch.setattr(finetune_module, "augment", counting)
+    monkeypatch.setattr(pictures_module, "augment", counting)
     progress = Interrupt(at=0)
     second = finetune(p.head, p.dataset, tmp_path / "runs" / "second", SPEC, "none", seed=0, progress=progress)
     assert progress.texts[0] == "resumed at epoch 1 of 2"
@@ -358,7 +426,7 @@ def test_a_training_that_cannot_succeed_leaves_none(
         before.append(len(kept(tmp_path)))
         return pixels * float("nan" if len(before) == 3 else 1)
 
-    monkeypatch.setattr(finetune_module, "augment", poisoned)
+    monkeypatch.setattr(pictures_module, "augment", poisoned)
     with pytest.raises(TrainingError, match="finite training loss"):
         finetune(p.head, p.dataset, tmp_path / "runs" / "a", SPEC, "none", seed=0, checkpoint_seconds=0)
     assert before == [0, 1, 2] and not kept(tmp_path)

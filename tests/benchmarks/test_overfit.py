@@ -1,0 +1,67 @@
+"""The story of the overfitting start: a tiny real run of it, and requirements that notice when it is not told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import overfit
+from benchmarks.overfit import difference, requirements, table
+from tests.benchmarks.spoiled import spoiled, unmet
+
+FIGURES: dict[str, Any] = {
+    "size": 128, "device": "cpu", "epochs": 30,
+    "counts": {"train": 256, "validation": 256, "test": 512},
+    "majority": {"train": 0.69, "validation": 0.69, "test": 0.69},
+    "accuracy": {
+        "start": {"train": 0.98, "validation": 0.70, "test": 0.71},
+        "head": {"train": 0.85, "validation": 0.79, "test": 0.79},
+        "thaw": {"train": 0.90, "validation": 0.82, "test": 0.81},
+    },
+    "difference": {"points": 0.1, "low": 0.05, "high": 0.14},
+    "seconds": {"start": 160.0, "thaw": 100.0},
+    "kept": {"epoch": 6, "of": 8, "share": 0.75},
+}  # fmt: skip
+
+
+def test_a_tiny_run_is_real(tmp_path: Path) -> None:
+    found = overfit.measure(tmp_path, train=32, size=32, start_epochs=1, tune_epochs=1, counts=(8, 10))
+    assert found["counts"] == {"train": 32, "validation": 8, "test": 10}
+    assert found["majority"]["train"] == pytest.approx(22 / 32)
+    assert set(found["accuracy"]) == {"start", "head", "thaw"}
+    assert len(requirements(found)) == 5
+    assert "| always the most frequent class | 68.8 |" in table(found)
+
+
+def test_good_figures_meet_every_requirement() -> None:
+    assert unmet(requirements(FIGURES)) == []
+    text = table(FIGURES)
+    assert "| from random weights, no augmentation | 98.0 | 70.0 | 71.0 |" in text
+    assert "+10.0 points, 95 % interval +5.0 to +14.0" in text
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("accuracy/start/train", 0.96, "a start that knows its pictures (>= 0.97), found 0.9600"),
+        ("accuracy/start/validation", 0.76, "a start that does not generalise (<= 0.75), found 0.7600"),
+        ("accuracy/thaw/validation", 0.79, "validation accuracy 0.1 above the start's, found +0.0900"),
+        ("accuracy/thaw/train", 0.95, "training accuracy below 0.95, found 0.9500"),
+        ("difference/low", 0.0, "better on the test pictures beyond chance, found a lower end of +0.0000"),
+    ],
+)
+def test_each_requirement_notices_its_figure(place: str, value: float, words: str) -> None:
+    assert words in unmet(requirements(spoiled(FIGURES, place, value)))
+
+
+def test_the_difference_is_paired() -> None:
+    ours, start = np.ones(100, bool), np.arange(100) >= 20
+    found = difference(ours, start)
+    assert found["points"] == pytest.approx(0.2)
+    assert 0.1 < found["low"] < 0.2 < found["high"] < 0.3
+    assert difference(start, start)["points"] == 0
+    assert difference(start, start)["low"] <= 0
+    assert difference(start, ours)["high"] < 0

@@ -62,7 +62,10 @@ def test_nothing_works_at_import_time_in_tasks() -> None:
         ast.Expr,
     )
     for path in modules("tasks"):
-        assert all(isinstance(node, allowed) for node in ast.parse(path.read_text()).body), path
+        body = ast.parse(path.read_text()).body
+        if body and ast.unparse(body[-1]).startswith("if __name__ == '__main__':"):  # a process that a step starts
+            body.pop()
+        assert all(isinstance(node, allowed) for node in body), path
 
 
 def test_the_flow_runs_the_chain_in_order() -> None:

@@ -7,11 +7,12 @@ runs, by configuration, so that any later run of the same configuration goes on 
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class TrainingCheckpoints:
                 with sealed.sealing(place, self._identity()) as directory:
                     torch.save(state.state_dict(), directory / _FILE)
             for old in self._newest_first()[KEPT:]:
-                shutil.rmtree(old, ignore_errors=True)
+                _remove(old)
         except (OSError, RuntimeError) as error:  # torch's own writer says RuntimeError when a disk is full
             logger.warning("no checkpoint at epoch %d, step %d: %s", position.epoch, position.step, error)
         self._saved = time.monotonic()
@@ -82,7 +83,7 @@ class TrainingCheckpoints:
                 saved = self._read(place)
             except (ArtifactError, OSError, RuntimeError, pickle.UnpicklingError) as error:
                 logger.warning("not resuming from %s: %s", place, error)
-                shutil.rmtree(place, ignore_errors=True)  # or the name would stay taken
+                _remove(place)  # or the name would stay taken
                 continue
             state.load_state_dict(saved)
             return True
@@ -108,6 +109,8 @@ class TrainingCheckpoints:
 
     def discard(self) -> None:
         """Removes all of them: the phase's result is there, or can never be."""
+        for old in self._newest_first():
+            _remove(old)
         shutil.rmtree(self.place, ignore_errors=True)
 
     def _newest_first(self) -> list[Path]:
@@ -125,3 +128,10 @@ class TrainingCheckpoints:
     def _identity(self) -> dict[str, str | int]:
         """What a checkpoint must agree with. Another torch may compute other bits, or keep other state."""
         return {"format": _FORMAT, "phase": self.phase, "key": self.key, "torch": str(torch.__version__)}
+
+
+def _remove(place: Path) -> None:
+    """Under a temporary name first: killed halfway, no directory looks like a checkpoint and is none."""
+    with suppress(OSError):
+        leaving = place.rename(place.with_name(f".tmp-{place.name}-{os.getpid()}"))
+        shutil.rmtree(leaving, ignore_errors=True)

@@ -24,6 +24,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return lay_out(tmp_path_factory.mktemp("tutorial") / "pictures", COUNTS)
 
 
+@pytest.fixture(autouse=True)
+def _no_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked loader would inherit whatever threads and handlers other tests have left in this process."""
+    monkeypatch.setattr(recipe, "WORKERS", 0)
+
+
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "HEAD_EPOCHS", 2)

@@ -309,11 +309,11 @@ def test_a_model_s_news_reaches_the_notification_url(
     wait_for(lambda: len(listener.heard) >= 5)
     said = sorted(notice["text"].partition(" http://")[0] for notice in listener.heard)
     assert said == [
+        "cells was not promoted (REJECTED)",
         "cells:3 is the champion again after a rollback (PASSED)",
         "cells:4 is the champion now (PASSED)",
         "cells:5 was not promoted (REJECTED)",
         "cells:6 waits for approval (PASSED)",
-        "cells was not promoted (REJECTED)",
     ]
     assert "a.png" not in json.dumps(listener.heard)
     assert all(notice["link"].endswith("thaw.model.cells") for notice in listener.heard)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -94,13 +95,18 @@ def main() -> None:
     """One of the processes. Rank 0 says on stdout, line by line in JSON, how far it is, or its error."""
     job = _JOBS.validate_json(Path(sys.argv[1]).read_bytes())
     signal.signal(signal.SIGTERM, _stop)
-    with joined(job.device) as (group, device):
-        try:
-            tune(job, _say if group.rank == 0 else silent, group, device)
-        except TrainingError as error:
-            if group.rank == 0:
-                _tell({"error": str(error)})
-            sys.exit(1)
+    first = False
+    try:
+        with joined(job.device) as (group, device):
+            first = group.rank == 0
+            tune(job, _say if first else silent, group, device)
+    except BaseException as error:  # _stop's too: by now rank 0 has written its checkpoint
+        if isinstance(error, TrainingError) and first:
+            _tell({"error": str(error)})
+        else:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # an orderly end would wait for the others
 
 
 def _say(done: int, total: int, text: str = "") -> None:

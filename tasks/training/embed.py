@@ -20,6 +20,7 @@ from tasks.export.onnx_file import write_network
 from tasks.model.classifier import Classifier, new_classifier, weights_digest
 from tasks.model.spec import ModelSpec
 from tasks.progress import Progress, silent
+from tasks.training.memory import kept
 
 FEATURES = "features.npy"
 BATCH = 64
@@ -101,7 +102,7 @@ def _write_features(path: Path, network: Classifier, dataset: Dataset, device: s
     images = pixels(dataset)
     shape = (len(images), network.head.in_features)
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    with tempfile.TemporaryDirectory(prefix="thaw-embed-") as folder:
+    with tempfile.TemporaryDirectory(prefix="thaw-embed-") as folder, kept():
         exported = device == "cpu" and len(images) * dataset.image_size**2 >= _WORTH_EXPORTING
         route = (
             through_onnxruntime(network, dataset.image_size, Path(folder, "backbone.onnx"))

@@ -85,10 +85,8 @@ def joined(wanted: str) -> Iterator[tuple[Group, str]]:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if wanted == "cuda" else "gloo", timeout=_HOURS)
-    try:
-        yield Group(device), device
-    finally:
-        dist.destroy_process_group()
+    yield Group(device), device
+    dist.destroy_process_group()  # not after an error: it would wait for others that may be gone
 
 
 def slice_of(chosen: npt.NDArray[np.int64], processes: Processes) -> npt.NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,8 +20,10 @@ from tasks.model.classifier import Checkpoint, Classifier, load_classifier, mani
 from tasks.progress import Progress, silent
 from tasks.training.checkpoint import TrainingCheckpoints
 from tasks.training.fit import Recipe, TrainingError, balanced_weights, fit
+from tasks.training.folding import folded
 from tasks.training.interpolate import interpolate
 from tasks.training.layers import freeze_statistics, layer_groups, thaw
+from tasks.training.memory import kept
 from tasks.training.parallel import ALONE, Processes
 from tasks.training.pictures import Pictures, Source, outputs
 from tasks.training.rates import STEPS, choose_rate
@@ -28,7 +31,7 @@ from tasks.training.signs import signs
 from tasks.training.spec import FinetuneSpec
 from tasks.training.table import Epoch, as_table, best_epoch, log_loss
 
-_FORMAT = 2  # of the result: raise it when the same job would give other weights
+_FORMAT = 3  # of the result: raise it when the same job would give other weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ def tune(job: Job, progress: Progress, processes: Processes = ALONE, device: str
     torch.manual_seed(job.seed)
     tuning, checkpoints = _Tuning(job, progress, processes, device), job.checkpoints
     try:
-        about = tuning.train(checkpoints)
+        with kept():
+            about = tuning.train(checkpoints)
     except TrainingError:
         checkpoints.discard()  # they lead to the same error
         raise
@@ -117,17 +121,19 @@ class _Tuning:
         checkpoints: TrainingCheckpoints | None = None,
     ) -> tuple[Epoch, ...]:
         groups = layer_groups(network, rate, self.spec.layer_decay, self.spec.weight_decay)
-        return fit(
-            network,
-            groups,
-            lambda epoch, first: islice(self._pictures.batches(epoch, first), recipe.steps_per_epoch - first),
-            self._outputs,
-            recipe,
-            self._weights,
-            progress,
-            checkpoints,
-            self.processes,
-        )
+        frozen = self.spec.batchnorm == "frozen"
+        with folded(network, self._validation_source.take(np.arange(2))) if frozen else nullcontext():
+            return fit(
+                network,
+                groups,
+                lambda epoch, first: islice(self._pictures.batches(epoch, first), recipe.steps_per_epoch - first),
+                self._outputs,
+                recipe,
+                self._weights,
+                progress,
+                checkpoints,
+                self.processes,
+            )
 
     def _recipe(self, network: Classifier, unfreeze: str) -> Recipe:
         spec, parameters = self.spec, [p for p in network.parameters() if p.requires_grad]

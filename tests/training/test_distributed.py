@@ -114,7 +114,7 @@ def test_interrupted_they_end_and_others_go_on(pipeline: Pipeline, tmp_path: Pat
                 break
         family = psutil.Process(child.pid).children(recursive=True)
         child.send_signal(signal.SIGINT)
-        child.wait(90)
+        child.wait(120)
     assert len(family) >= 3  # torchrun and two
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive

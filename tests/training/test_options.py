@@ -286,7 +286,7 @@ def test_a_finetuning_ends_on_the_line_from_its_start(pipeline: Pipeline, tmp_pa
     ]
     assert manifest_of(whole)["share"] == 1.0, "asked not to, it stays at the end of the line"
     assert validation_loss(pipeline, whole) == pytest.approx(best_loss(whole), rel=1e-4)
-    assert validation_loss(pipeline, done) <= best_loss(done) * (1 + 1e-6)
+    assert validation_loss(pipeline, done) <= best_loss(done) * (1 + 1e-4)
     start, tuned, share = state_of(pipeline.head), state_of(whole), manifest_of(done)["share"]
     assert share in (1.0, *SHARES)
     for name, value in state_of(done).items():

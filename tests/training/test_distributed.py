@@ -86,13 +86,14 @@ def test_more_processes_than_gpus_are_refused(pipeline: Pipeline, tmp_path: Path
 
 
 CHILD = """
-    import json, sys
+    import json, signal, sys
     from pathlib import Path
     from tasks.data.dataset import Dataset
     from tasks.model.classifier import Checkpoint
     from tasks.training.finetune import finetune
     from tasks.training.spec import FinetuneSpec
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background programs inherit it as ignored
     head, dataset, spec, run = json.loads(sys.argv[1])
     dataset["path"], head["path"] = Path(dataset["path"]), Path(head["path"])
     dataset["classes"], dataset["slices"] = tuple(dataset["classes"]), tuple(dataset["slices"])

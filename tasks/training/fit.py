@@ -36,6 +36,10 @@ class TrainingError(ThawError):
     code = "training_failed"
 
 
+class TooLarge(TrainingError):
+    """One picture does not fit into the memory: checkpoints stay good for a machine, or an hour, with more of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How `fit` trains. `warmup` is a share of all steps."""
@@ -206,7 +210,7 @@ class _Loop:
         """Half as many pictures in one forward pass as did not fit. Raises TrainingError: a single one did not."""
         at_once = self.state.most_at_once or pictures
         if at_once == 1 or self.processes.size > 1:
-            raise TrainingError(
+            raise TooLarge(
                 f"expected {at_once} pictures to fit into the GPU's memory, found them not to: lower "
                 "finetune.batch_size or model.image_size"
             )

@@ -19,7 +19,7 @@ from tasks.data.dataset import Dataset, subset
 from tasks.model.classifier import Checkpoint, Classifier, load_classifier, manifest_of, save_classifier, trainable
 from tasks.progress import Progress, silent
 from tasks.training.checkpoint import TrainingCheckpoints
-from tasks.training.fit import Recipe, TrainingError, balanced_weights, fit
+from tasks.training.fit import Recipe, TooLarge, TrainingError, balanced_weights, fit
 from tasks.training.folding import folded
 from tasks.training.interpolate import interpolate
 from tasks.training.layers import freeze_statistics, layer_groups, thaw
@@ -66,8 +66,9 @@ def tune(job: Job, progress: Progress, processes: Processes = ALONE, device: str
     try:
         with kept():
             about = tuning.train(checkpoints)
-    except TrainingError:
-        checkpoints.discard()  # they lead to the same error
+    except TrainingError as error:
+        if not isinstance(error, TooLarge):
+            checkpoints.discard()  # they lead to the same error
         raise
     if processes.rank == 0:
         with sealed.sealing(job.run / "finetune", {"key": job.key, **about}) as directory:

@@ -20,13 +20,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from tasks.model.classifier import Checkpoint, load_classifier, manifest_of, weights_digest
+from tasks.model.classifier import Checkpoint, Classifier, load_classifier, manifest_of, weights_digest
 from tasks.progress import Progress, silent
 from tasks.training import pictures as pictures_module
 from tasks.training.augment import augment
 from tasks.training.checkpoint import TrainingCheckpoints
 from tasks.training.finetune import finetune
-from tasks.training.fit import Recipe, TrainingError, fit
+from tasks.training.fit import Recipe, TooLarge, TrainingError, fit
 from tasks.training.spec import FinetuneSpec
 from tasks.training.table import Epoch, best_epoch
 from tests.conftest import Pipeline
@@ -430,6 +430,24 @@ def test_a_training_that_cannot_succeed_leaves_none(
     with pytest.raises(TrainingError, match="finite training loss"):
         finetune(p.head, p.dataset, tmp_path / "runs" / "a", SPEC, "none", seed=0, checkpoint_seconds=0)
     assert before == [0, 1, 2] and not kept(tmp_path)
+
+
+def test_what_does_not_fit_into_the_memory_today_may_go_on_tomorrow(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p, steps = pipeline, []
+    forward = Classifier.forward
+
+    def scarce(network: Classifier, pixels: Tensor) -> Tensor:
+        steps.append(network.training)
+        if sum(steps) > 2 and network.training:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(network, pixels)
+
+    monkeypatch.setattr(Classifier, "forward", scarce)
+    with pytest.raises(TooLarge, match="lower finetune.batch_size or model.image_size"):
+        finetune(p.head, p.dataset, tmp_path / "runs" / "a", SPEC, "none", seed=0, checkpoint_seconds=0)
+    assert len(kept(tmp_path)) == 2
 
 
 CHILD = """

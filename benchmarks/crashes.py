@@ -125,9 +125,12 @@ class Drill:
         with suppress(TimeoutError):
             found = self._up.wait(following, NEXT_SECONDS)
             kill.next_state, kill.next_final = found["state"]["name"], time.monotonic() - begun
+            if kill.next_state not in DONE:
+                kill.problems.append(f"the next run: {found['state']['message']}")
             kill.begin = self._begin(run, wall, found)
         shared, own = leftovers(self._up.home, run)
-        kill.problems, kill.left_in_run = [*problems(self._up.home), *(f"left: {path}" for path in shared)], len(own)
+        kill.problems += [*problems(self._up.home), *(f"left: {path}" for path in shared)]
+        kill.left_in_run = len(own)
         kill.problems += ["its process lives"] if self._up.process_of(run) else []
         return kill
 

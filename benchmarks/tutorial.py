@@ -1,6 +1,6 @@
 """Is Thaw faster than the transfer learning of tutorials, at the same quality? On photos of solar cells.
 
-    uv run python -m benchmarks.tutorial [--seeds 3] [--train 512] [--size 224] [--write]
+    uv run python -m benchmarks.tutorial [--seeds 3] [--train 512] [--size 160] [--write]
 
 Both sides train the same backbone from the same weights on the same folder of pictures for the same epochs:
 `benchmarks/recipe.py` as a tutorial does it, and Thaw's prepare, embed, train_head and finetune with their defaults. In
@@ -8,7 +8,7 @@ turn, each in a process of its own after all imports, once a seed; the pictures 
 
 Required of the medians: prepare to finetune take Thaw at most 1/3 of the recipe's time (the aim: 1/5; on a GPU 1/5 and
 1/10); 10 epochs of the head, with the one pass of the backbone that they need, at most 1/8; and test accuracy, macro
-recall and the recall of `defective` reach at least the recipe's lowest over the seeds. About 90 minutes on 2 cores.
+recall and the recall of `defective` reach at least the recipe's lowest over the seeds. About 18 minutes on 2 cores.
 
 The head's 10 epochs are told apart: the recipe's (decoding, the backbone and validation in every epoch) against Thaw's
 `embed` and `train_head` with `method: adam` (validation in every epoch). The pass embeds the test pictures too, which
@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument(
         "--train", type=int, default=512, help="training pictures; as many for test, a quarter to choose"
     )
-    parser.add_argument("--size", type=int, default=224, help="side of the pictures in pixels")
+    parser.add_argument("--size", type=int, default=160, help="side of the pictures in pixels")
     parser.add_argument("--note", default="", help="a sentence for the table, e.g. what else the machine did")
     parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results")
     parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -46,6 +47,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 class Preprocessing(BaseModel):
@@ -57,6 +59,17 @@ class Preprocessing(BaseModel):
     resize: Literal["stretch", "crop", "pad"] = "stretch"
     mean: tuple[float, float, float] = Field(description="per RGB channel, on 0-1 values")
     std: tuple[float, float, float] = Field(description="per RGB channel, on 0-1 values")
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """`image`: upright, RGB, perhaps at reduced scale; the rest is of the file: its whole upright size in pixels."""
+
+    image: Image.Image
+    width: int
+    height: int
+    mode: str  # Pillow's: RGB, L, CMYK, P, ...
+    format: str
 
 
 def kind_of(data: bytes) -> str | None:
@@ -87,8 +100,13 @@ def decode(data: bytes, at_least: int | None = None, formats: tuple[str, ...] = 
     stay at least that long), 6-11 times faster. Raises PictureError: `unsupported_format`, `too_large`,
     `undecodable`.
     """
+    return inspect(data, at_least, formats).image
+
+
+def inspect(data: bytes, at_least: int | None = None, formats: tuple[str, ...] = FORMATS) -> Decoded:
+    """What `decode` gives, with what the file says of itself."""
     kind = kind_of(data)
-    if kind not in formats:
+    if kind is None or kind not in formats:
         raise PictureError(
             415, "unsupported_format", f"expected {', '.join(formats)}, found none of them: convert the picture"
         )
@@ -96,7 +114,7 @@ def decode(data: bytes, at_least: int | None = None, formats: tuple[str, ...] = 
         _check_jpeg_structure(data)
     try:
         image = Image.open(io.BytesIO(data), formats=[kind])
-        width, height = image.size
+        (width, height), mode = image.size, image.mode
         if width * height > MAX_PIXELS:
             raise PictureError(
                 413, "too_large", f"expected at most {MAX_PIXELS} pixels, found {width} x {height}: scale it down"
@@ -114,7 +132,11 @@ def decode(data: bytes, at_least: int | None = None, formats: tuple[str, ...] = 
     # whatever it is, this picture cannot be read.
     except Exception as error:
         raise PictureError(422, "undecodable", f"expected a whole {kind} picture: {_one_line(error)}") from None
-    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
+    if orientation in _ON_ITS_SIDE:
+        width, height = height, width
+    return Decoded(rgb, width, height, mode, kind)
 
 
 def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Pixels:

@@ -3,6 +3,7 @@
 pixels.npy     uint8 [N, H, W, 3] RGB, 0-255
 pictures.csv   path, digest (sha256 of the file), label, unit, split, one column a slice; row i belongs to pixels[i]
 split.csv      digest, unit, split: the table that travels with the artifact, without paths
+facts.csv, looks.npy   what the same pass saw of each picture: see `tasks.data.facts`
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def pixels(dataset: Dataset) -> Pixels:
 
 def subset(dataset: Dataset, split: str) -> Subset:
     """One of train, validation, test."""
-    rows = [(i, row) for i, row in enumerate(_rows(dataset.path / PICTURES)) if row["split"] == split]
+    rows = [(i, row) for i, row in enumerate(read_rows(dataset)) if row["split"] == split]
     return Subset(
         rows=np.array([i for i, _ in rows], np.int64),
         labels=np.array([dataset.classes.index(row["label"]) for _, row in rows], np.int64),
@@ -79,6 +80,11 @@ def subset(dataset: Dataset, split: str) -> Subset:
         paths=tuple(Path(row["path"]) for _, row in rows),
         slices=tuple(Slice(column, tuple(row[SLICE + column] for _, row in rows)) for column in dataset.slices),
     )
+
+
+def read_rows(dataset: Dataset) -> tuple[dict[str, str], ...]:
+    """pictures.csv, row by row."""
+    return _rows(dataset.path / PICTURES)
 
 
 @lru_cache(maxsize=2)

@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from filelock import FileLock
 
 from serving import sealed
-from serving.errors import BadInput, PictureError
-from serving.preprocess import Pixels, Preprocessing, decode, to_pixels
+from serving.errors import BadInput
+from serving.preprocess import Preprocessing
 from tasks.data import split as splits
 from tasks.data import units
 from tasks.data.dataset import COLUMNS, PICTURES, PIXELS, SLICE, SPLIT, Dataset
+from tasks.data.facts import looks_of, write_facts
+from tasks.data.reading import Read, read_all
 from tasks.data.source import SPLITS, Source, find_pictures
 from tasks.data.spec import DataSpec
 from tasks.progress import Progress, silent
 
 TABLE = "split.csv"
-_FORMAT = 2  # part of every key: raise it when the same input would give other arrays
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What one pass over a picture's bytes gives; `error` instead of pixels where it is unreadable."""
-
-    digest: str
-    pixels: Pixels | None
-    look: npt.NDArray[np.uint8] | None
-    error: str | None
+_FORMAT = 3  # part of every key: raise it when the same input would give other arrays
 
 
 def prepare(
@@ -99,7 +86,7 @@ def _write(
 ) -> None:
     about: dict[str, Any] = {}
     with sealed.sealing(place, about) as directory:
-        read = _read_all(directory / PIXELS, sources, preprocessing, progress)
+        read = read_all(directory / PIXELS, sources, preprocessing, progress)
         good = [i for i, one in enumerate(read) if one.error is None]
         _check_unreadable(sources, read, data.max_unreadable)
         _check_classes_left(sources, good)
@@ -108,6 +95,7 @@ def _write(
         rows = [(sources[i], read[i], found) for i, found in zip(good, places, strict=True)]
         kept = [row for row in rows if row[2].split != splits.BRIDGE]
         _write_pictures(directory / PICTURES, kept, data.slices)
+        write_facts(directory, [one.fact for _, one, _ in kept if one.fact is not None])
         own = {one.digest: found for _, one, found in kept}
         (directory / SPLIT).write_text(splits.table_text(own))
         _drop_rows(directory / PIXELS, good, [found.split != splits.BRIDGE for found in places])
@@ -127,35 +115,7 @@ def _write(
         splits.write_table(table_path, {**table, **own})
 
 
-def _read_all(path: Path, sources: Sequence[Source], preprocessing: Preprocessing, progress: Progress) -> list[_Read]:
-    """Decodes with threads, straight into the memory-mapped array; results keep no pixels."""
-    size = preprocessing.image_size
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(sources), size, size, 3))
-    read: list[_Read] = []
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        for i, one in enumerate(pool.map(lambda source: _read(source, preprocessing), sources)):
-            if one.pixels is not None:
-                array[i] = one.pixels
-            read.append(_Read(one.digest, None, one.look, one.error))
-            progress(i + 1, len(sources), "pictures read")
-    array.flush()
-    return read
-
-
-def _read(source: Source, preprocessing: Preprocessing) -> _Read:
-    try:
-        data = source.path.read_bytes()
-        # the same two calls as serving's read_pixels, kept apart because the look is taken between them
-        image = decode(data, at_least=2 * preprocessing.image_size)
-    except PictureError as error:
-        return _Read("", None, None, str(error))
-    except OSError as error:
-        return _Read("", None, None, f"cannot be opened: {error.strerror}")
-    digest = hashlib.sha256(data).hexdigest()
-    return _Read(digest, to_pixels(image, preprocessing), units.perceptual_hash(image), None)
-
-
-def _check_unreadable(sources: Sequence[Source], read: Sequence[_Read], allowed: float) -> None:
+def _check_unreadable(sources: Sequence[Source], read: Sequence[Read], allowed: float) -> None:
     bad = [(source, one) for source, one in zip(sources, read, strict=True) if one.error is not None]
     if len(bad) > allowed * len(sources):
         source, one = bad[0]
@@ -173,10 +133,10 @@ def _check_classes_left(sources: Sequence[Source], good: Sequence[int]) -> None:
 
 
 def _pictures(
-    sources: Sequence[Source], read: Sequence[_Read], good: Sequence[int], data: DataSpec
+    sources: Sequence[Source], read: Sequence[Read], good: Sequence[int], data: DataSpec
 ) -> list[splits.Picture]:
     digests = [read[i].digest for i in good]
-    looks = np.stack([look for i in good if (look := read[i].look) is not None])
+    looks = looks_of([fact for i in good if (fact := read[i].fact) is not None])
     unit = units.components(digests, [sources[i].group for i in good], looks if data.near_duplicates else None)
     return [
         splits.Picture(digest, sources[i].label, first, sources[i].group, sources[i].split)
@@ -184,7 +144,7 @@ def _pictures(
     ]
 
 
-def _write_pictures(path: Path, rows: Sequence[tuple[Source, _Read, splits.Place]], slices: tuple[str, ...]) -> None:
+def _write_pictures(path: Path, rows: Sequence[tuple[Source, Read, splits.Place]], slices: tuple[str, ...]) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow((*COLUMNS, *(SLICE + column for column in slices)))
@@ -212,6 +172,6 @@ def _printable(path: Path) -> str:
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _counts(rows: Sequence[tuple[Source, _Read, splits.Place]]) -> dict[str, dict[str, int]]:
+def _counts(rows: Sequence[tuple[Source, Read, splits.Place]]) -> dict[str, dict[str, int]]:
     counts = Counter((found.split, source.label) for source, _, found in rows)
     return {split: {label: n for (s, label), n in sorted(counts.items()) if s == split} for split in SPLITS}

@@ -21,6 +21,7 @@ from serving import sealed
 from serving.errors import BadInput
 from serving.preprocess import Preprocessing, read_pixels
 from tasks.data.dataset import PICTURES, PIXELS, SPLIT, Dataset, Subset, pixels, subset
+from tasks.data.facts import FACTS, LOOKS
 from tasks.data.prepare import prepare
 from tasks.data.source import SPLITS
 from tasks.data.spec import DataSpec
@@ -78,7 +79,7 @@ def test_arrays_table_and_manifest_agree(digits_folder: Path, home: Path) -> Non
     assert (dataset.grouped, dataset.reused) == (False, False)
 
     body = sealed.verify(dataset.path)
-    assert set(body["files"]) == {PIXELS, PICTURES, SPLIT}
+    assert set(body["files"]) == {PIXELS, PICTURES, SPLIT, FACTS, LOOKS}
     assert body["counts"] == {
         split: {label: Counter(part.labels.tolist())[i] for i, label in enumerate(dataset.classes)}
         for split, part in zip(SPLITS, parts(dataset), strict=True)

@@ -64,7 +64,11 @@ def write_config(data: Path, name: str | None, file: Path) -> dict[str, Any]:
     if not file.absolute().parent.is_dir():
         raise BadInput(f"expected a folder for {file}, found none: create it, or name another file with --output")
     name = name or _name_of(root)
-    counts = Counter(source.label for source in find_pictures(checked({"name": name, "data": {"root": root}}).data))
+    counts = Counter(
+        source.label
+        for source in find_pictures(checked({"name": name, "data": {"root": root}}).data)
+        if source.refused is None
+    )
     found = ", ".join(f"{label} {count}" for label, count in sorted(counts.items())[:12])
     rarest = min(counts, key=lambda label: (counts[label], label))
     text = _TEMPLATE.format(

@@ -34,6 +34,21 @@ MAX_SCANS = 50
 MAX_SEGMENTS = 1000
 MAX_PADDING = 65536
 
+# Kinds that are recognised only to say what to do with them: how they begin, their name, the way to a picture
+_RASTER = "convert it, e.g. `magick FILE picture.png`"
+_PAGE = "draw its page, e.g. `pdftoppm -png FILE picture`"
+_DRAWING = "draw it, e.g. `rsvg-convert FILE -o picture.png`"
+_OTHERS = (
+    (rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", "HEIC", _RASTER),
+    (rb"....ftypavi[fs]", "AVIF", _RASTER),
+    (rb"II\*\0|MM\0\*", "TIFF", _RASTER),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000", _RASTER),
+    (rb"8BPS", "PSD", _RASTER),
+    (rb"%PDF", "PDF", _PAGE),
+    (rb"(\xef\xbb\xbf)?\s*<(svg|\?xml.*<svg|!--.*<svg)", "SVG", _DRAWING),
+    (rb"\Z", "an empty file", "copy it again, or remove it"),
+)
+
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")  # none of: stuffing, padding, restart
 _OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 _JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
@@ -93,6 +108,14 @@ def kind_of(data: bytes) -> str | None:
     return None
 
 
+def _other(data: bytes) -> str:
+    """What stands there in place of a picture, and what to do."""
+    for beginning, name, advice in _OTHERS:
+        if re.match(beginning, data[:4096], re.DOTALL):
+            return f"{name}: {advice}"
+    return "none of them: convert the picture"
+
+
 def decode(data: bytes, at_least: int | None = None, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """An upright RGB picture of the bytes' first frame, if it is of one of these formats.
 
@@ -107,9 +130,7 @@ def inspect(data: bytes, at_least: int | None = None, formats: tuple[str, ...] =
     """What `decode` gives, with what the file says of itself."""
     kind = kind_of(data)
     if kind is None or kind not in formats:
-        raise PictureError(
-            415, "unsupported_format", f"expected {', '.join(formats)}, found none of them: convert the picture"
-        )
+        raise PictureError(415, "unsupported_format", f"expected {', '.join(formats)}, found {_other(data)}")
     if kind == "JPEG":
         _check_jpeg_structure(data)
     try:

@@ -5,7 +5,6 @@ Nothing of the run is needed but the artifact: its file, its split table, its ru
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +20,7 @@ from tasks.data.dataset import Slice, Subset
 from tasks.data.source import SPLITS, Source, find_pictures
 from tasks.data.spec import DataSpec
 from tasks.data.split import Place, read_table
+from tasks.data.verified import digest_of
 from tasks.evaluation import champion as champions
 from tasks.evaluation.evidence import Evidence, Machine
 from tasks.evaluation.gate import overall
@@ -107,8 +107,5 @@ def _subset(rows: Sequence[tuple[Source, str, Place]], artifact: Artifact, data:
 
 
 def _digest(source: Source) -> str:
-    try:
-        with source.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:  # counted as missing, if it is one of those needed
-        return ""
+    """Empty where it cannot be read: counted as missing, if it is one of those needed."""
+    return digest_of(source) or ""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock
 
 from serving import sealed
@@ -18,9 +18,11 @@ from tasks.data import split as splits
 from tasks.data import units
 from tasks.data.dataset import COLUMNS, PICTURES, PIXELS, SLICE, SPLIT, Dataset
 from tasks.data.facts import looks_of, write_facts
+from tasks.data.pixel_file import keep_rows
 from tasks.data.reading import Read, read_all
-from tasks.data.source import SPLITS, Source, find_pictures
+from tasks.data.source import SPLITS, Found, Source, find
 from tasks.data.spec import DataSpec
+from tasks.data.verified import check_bytes
 from tasks.progress import Progress, silent
 
 TABLE = "split.csv"
@@ -34,23 +36,27 @@ def prepare(
 
     Writes `datasets/NAME/<key>/` (complete or absent) and extends the name's split table `datasets/NAME/split.csv`.
     The key covers file names, sizes and times and everything that shapes the arrays: unchanged input reads no
-    picture again. Raises BadInput: see `find_pictures`, `split.place`; too many unreadable pictures.
+    picture again, unless `data.verify` asks for it. Raises BadInput: see `find`, `split.place`, `check_bytes`; too
+    many unreadable pictures.
     """
-    sources = find_pictures(data)
+    found = find(data)
     folder = home / "datasets" / name
-    key = _key(sources, data, preprocessing)
+    key = _key(found.pictures, data, preprocessing)
     place = folder / key
     reused = sealed.about(place) is not None
     if not reused:
         home.joinpath("locks").mkdir(parents=True, exist_ok=True)
         with FileLock(home / "locks" / f"data-{name}.lock", timeout=3600):
-            _write(place, folder / TABLE, sources, data, preprocessing, progress)
-    return _load(place, key, name, reused)
+            _write(place, folder / TABLE, found, data, preprocessing, progress)
+    dataset = _load(place, key, name, reused)
+    if reused and data.verify:
+        check_bytes(dataset, found.pictures, progress)
+    return dataset
 
 
 def find_prepared(name: str, home: Path, data: DataSpec, preprocessing: Preprocessing) -> Dataset | None:
     """What `prepare` would use again, or None where a picture is new, gone or changed. Reads no picture."""
-    key = _key(find_pictures(data), data, preprocessing)
+    key = _key(find(data).pictures, data, preprocessing)
     place = home / "datasets" / name / key
     return None if sealed.about(place) is None else _load(place, key, name, reused=True)
 
@@ -67,23 +73,23 @@ def _load(place: Path, key: str, name: str, reused: bool) -> Dataset:
 
 
 def _key(sources: Sequence[Source], data: DataSpec, preprocessing: Preprocessing) -> str:
-    listing = []
-    for source in sources:
-        status = source.path.stat()
-        identity = (source.relative, source.label, source.group, source.split, source.slices)
-        listing.append((*identity, status.st_size, status.st_mtime_ns))
+    listing = hashlib.sha256()
+    for source in sources:  # without where it lies: a folder that is moved as a whole is the same
+        listing.update(repr(source[1:]).encode("utf-8", "surrogateescape"))
     shape = (preprocessing.image_size, preprocessing.resize)
-    return sealed.digest_of([_FORMAT, listing, shape, data.model_dump(mode="json")])[:16]
+    parameters = data.model_dump(mode="json", exclude={"verify"})
+    return sealed.digest_of([_FORMAT, listing.hexdigest(), shape, parameters])[:16]
 
 
 def _write(
     place: Path,
     table_path: Path,
-    sources: Sequence[Source],
+    found: Found,
     data: DataSpec,
     preprocessing: Preprocessing,
     progress: Progress,
 ) -> None:
+    sources = found.pictures
     about: dict[str, Any] = {}
     with sealed.sealing(place, about) as directory:
         read = read_all(directory / PIXELS, sources, preprocessing, progress)
@@ -92,13 +98,15 @@ def _write(
         _check_classes_left(sources, good)
         table = splits.read_table(table_path)
         places = splits.place(_pictures(sources, read, good, data), table, data)
-        rows = [(sources[i], read[i], found) for i, found in zip(good, places, strict=True)]
+        rows = [(sources[i], read[i], where) for i, where in zip(good, places, strict=True)]
         kept = [row for row in rows if row[2].split != splits.BRIDGE]
         _write_pictures(directory / PICTURES, kept, data.slices)
         write_facts(directory, [one.fact for _, one, _ in kept if one.fact is not None])
-        own = {one.digest: found for _, one, found in kept}
+        own = {one.digest: where for _, one, where in kept}
         (directory / SPLIT).write_text(splits.table_text(own))
-        _drop_rows(directory / PIXELS, good, [found.split != splits.BRIDGE for found in places])
+        keep_rows(
+            directory / PIXELS, [i for i, where in zip(good, places, strict=True) if where.split != splits.BRIDGE]
+        )
         about |= {
             "image_size": preprocessing.image_size,
             "resize": preprocessing.resize,
@@ -106,11 +114,12 @@ def _write(
             "slices": list(data.slices),
             "grouped": any(source.group is not None for source, _, _ in kept),
             "counts": _counts(kept),
-            "units": len({found.unit for _, _, found in kept}),
+            "units": len({where.unit for _, _, where in kept}),
             "unreadable": [
                 {"path": _printable(s.path), "why": r.error} for s, r in zip(sources, read, strict=True) if r.error
             ],
-            "bridges": [_printable(source.path) for source, _, found in rows if found.split == splits.BRIDGE],
+            "bridges": [_printable(source.path) for source, _, where in rows if where.split == splits.BRIDGE],
+            "ignored": {_printable(Path(kind)): count for kind, count in found.ignored},
         }
         splits.write_table(table_path, {**table, **own})
 
@@ -151,20 +160,6 @@ def _write_pictures(path: Path, rows: Sequence[tuple[Source, Read, splits.Place]
         for source, one, found in rows:
             place = (source.path.absolute(), one.digest, source.label, found.unit, found.split)
             writer.writerow((*place, *source.slices))
-
-
-def _drop_rows(path: Path, good: Sequence[int], keep: Sequence[bool]) -> None:
-    """Rewrites the array without unreadable pictures and bridges, where there are any."""
-    rows = [i for i, kept in zip(good, keep, strict=True) if kept]
-    whole = np.load(path, mmap_mode="r")
-    if len(rows) == len(whole):
-        return
-    smaller = path.with_suffix(".smaller.npy")
-    array = np.lib.format.open_memmap(smaller, mode="w+", dtype=np.uint8, shape=(len(rows), *whole.shape[1:]))
-    for target, row in enumerate(rows):
-        array[target] = whole[row]
-    array.flush()
-    smaller.replace(path)
 
 
 def _printable(path: Path) -> str:

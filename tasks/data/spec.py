@@ -16,7 +16,7 @@ class DataSpec(Spec):
 
     root: Path = Field(
         description="on the worker's machine: a folder with one folder per class; a folder with train/, "
-        "validation/ and test/ of class folders; or a CSV manifest with columns path, label[, group][, split]"
+        "validation/ and test/ of class folders; or a manifest (CSV or Parquet): path, label[, group][, split]"
     )
     train: float = Field(0.70, gt=0, lt=1, description="share of the units used for training")
     validation: float = Field(0.15, gt=0, lt=1, description="share used for choosing (epoch, temperature, threshold)")
@@ -34,7 +34,14 @@ class DataSpec(Spec):
     near_duplicates: bool = Field(True, description="keep pictures that look the same (perceptual hash) together")
     seed: int = Field(0, ge=0, description="decides the first split; a name's split table never moves afterwards")
     max_unreadable: float = Field(
-        0.0, ge=0, lt=1, description="share of pictures that may be unreadable and are left out; above it the run stops"
+        0.01,
+        ge=0,
+        lt=1,
+        description="share of pictures that may be unreadable and are left out; above it the run stops",
+    )
+    verify: bool = Field(
+        False,
+        description="read every file again and compare its digest, even where names, sizes and times are unchanged",
     )
 
     @field_validator("root")

@@ -18,7 +18,7 @@ from elpv_dataset import utils
 from PIL import Image
 
 from serving import sealed
-from serving.errors import BadInput
+from serving.errors import ArtifactError, BadInput
 from serving.preprocess import Preprocessing, read_pixels
 from tasks.data.dataset import PICTURES, PIXELS, SPLIT, Dataset, Subset, pixels, subset
 from tasks.data.facts import FACTS, LOOKS
@@ -56,12 +56,6 @@ def about(dataset: Dataset) -> dict[str, object]:
 
 def files_under(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """Two classes of 16 digits that a test may change."""
-    return write_digits(tmp_path / "own", (0, 1), 16)
 
 
 # --- what a run gives -------------------------------------------------------------------------------
@@ -148,6 +142,39 @@ def test_unchanged_pictures_are_not_read_again(own: Path, home: Path) -> None:
     second = run(own, home)
     assert second.reused
     assert (second.key, second.path) == (first.key, first.path)
+
+
+def swapped(path: Path) -> None:
+    """Other bytes of the same size, at the same time."""
+    status = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_verify_reads_every_file_again(own: Path, home: Path) -> None:
+    first = run(own, home)
+    told: list[int] = []
+    again = prepare("digits", home, spec(own, verify=True), HALF, lambda done, total, text="": told.append(done))
+    assert (again.key, again.path, again.reused) == (first.key, first.path, True)
+    assert told == list(range(1, 33))
+    swapped(own / "digit-1" / "007.png")
+    assert run(own, home).reused, "a run that does not verify reads names, sizes and times"
+    with pytest.raises(BadInput, match=r"the 32 pictures .* found 1 changed; first .*007\.png: restore them"):
+        run(own, home, verify=True)
+
+
+def test_verify_finds_altered_arrays(own: Path, home: Path) -> None:
+    dataset = run(own, home)
+    with (dataset.path / PIXELS).open("r+b") as file:
+        file.seek(2000)
+        file.write(b"\x01\x02\x03")
+    with pytest.raises(ArtifactError, match=PIXELS):
+        run(own, home, verify=True)
+
+
+def test_a_first_run_that_verifies_prepares(own: Path, home: Path) -> None:
+    assert not run(own, home, verify=True).reused
+    assert run(own, home).reused
 
 
 def test_a_changed_picture_gives_a_new_dataset_and_moves_no_other(own: Path, home: Path) -> None:

@@ -175,10 +175,12 @@ def test_a_group_that_is_neither_column_nor_match_names_the_columns(tmp_path: Pa
 def test_a_manifest_gives_label_group_and_split(tmp_path: Path) -> None:
     elsewhere = touch(tmp_path / "elsewhere", "c.png") / "c.png"
     text = f'split,label,path,group\ntrain,good,a.png,g1\nVal,"bad, very",b.png,g2\ntest,good,{elsewhere},g1\n'
-    sources = {s.relative: s for s in found(manifest(tmp_path, text))}
-    assert sources["a.png"] == Source(tmp_path / "a.png", "a.png", "good", "g1", "train")
-    assert sources["b.png"] == Source(tmp_path / "b.png", "b.png", "bad, very", "g2", "validation")
-    assert sources[str(elsewhere)] == Source(elsewhere, str(elsewhere), "good", "g1", "test")
+    more = [f"{i}.png" for i in range(3)]
+    text += 'train,"bad, very",0.png,\nvalid,good,1.png,\ntest,"bad, very",2.png,\n'
+    sources = {s.relative: s for s in found(manifest(tmp_path, text, "a.png", "b.png", *more))}
+    assert sources["a.png"][:5] == (str(tmp_path / "a.png"), "a.png", "good", "g1", "train")
+    assert sources["b.png"][:5] == (str(tmp_path / "b.png"), "b.png", "bad, very", "g2", "validation")
+    assert sources[str(elsewhere)][:5] == (str(elsewhere), str(elsewhere), "good", "g1", "test")
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from serving.preprocess import FILTER, Decoded
+from serving.preprocess import Decoded
 from tasks.data.dataset import Dataset, read_rows
-from tasks.data.units import HASH_BYTES, perceptual_hash
+from tasks.data.units import GREY_SIDE, HASH_BYTES, hash_grey, small_grey
 
 FACTS = "facts.csv"
 LOOKS = "looks.npy"
-SIDE = 128  # light and sharpness are measured at this size, whatever the model's: another model, the same facts
+SIDE = GREY_SIDE  # light and sharpness are measured at this size, whatever the model's: another model, the same facts
 _COLUMNS = ("width", "height", "bytes", "mode", "format", "brightness", "contrast", "sharpness")
 
 
@@ -95,20 +95,20 @@ def facts(dataset: Dataset) -> Facts:
 
 def measure(picture: Decoded, size: int) -> Fact:
     """`size`: bytes of the file."""
-    small = picture.image.resize((SIDE, SIDE), FILTER, reducing_gap=2.0)
-    grey = np.asarray(small.convert("L"), np.int16)
-    inner = grey[1:-1, 1:-1]
-    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
+    grey = small_grey(picture.image)
+    light = np.asarray(grey, np.float32)
+    around = light[:-2, 1:-1] + light[2:, 1:-1] + light[1:-1, :-2] + light[1:-1, 2:]
+    laplacian = around - 4 * light[1:-1, 1:-1]
     return Fact(
         picture.width,
         picture.height,
         size,
         picture.mode,
         picture.format,
-        round(float(grey.mean()), 3),
-        round(float(grey.std()), 3),
+        round(float(light.mean()), 3),
+        round(float(light.std()), 3),
         round(float(laplacian.var()), 3),
-        perceptual_hash(picture.image).tobytes(),
+        hash_grey(grey).tobytes(),
     )
 
 

@@ -85,8 +85,8 @@ def test_light_and_sharpness_against_plain_arithmetic(mine: Path, home: Path) ->
     white = row(found, "white.png")
     assert (found.brightness[white], found.contrast[white], found.sharpness[white]) == (255, 0, 0)
     i = row(found, "turned.jpg")
-    image = decode(found.paths[i].read_bytes()).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    grey = np.asarray(image.convert("L")).astype(float)
+    image = decode(found.paths[i].read_bytes()).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    grey = np.asarray(image).astype(float)
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
     assert found.brightness[i] == pytest.approx(grey.mean(), abs=0.5)
     assert found.contrast[i] == pytest.approx(grey.std(), abs=0.5)

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import imagehash
 import numpy as np
 import numpy.typing as npt
 import pytest
 from elpv_dataset import utils
 from PIL import Image
 
-from tasks.data.units import HASH_BYTES, NEAR, _near, components, perceptual_hash
+from tasks.data.units import HASH_BYTES, HASH_SIDE, NEAR, _near, components, perceptual_hash
 
 Hashes = npt.NDArray[np.uint8]
 
@@ -54,19 +55,54 @@ def test_a_hash_is_256_bits() -> None:
     assert looks.shape == (HASH_BYTES,) == (32,)
 
 
+def test_a_hash_is_nearly_imagehashs() -> None:
+    """An independent implementation of the same idea; ours looks at a smaller picture."""
+    distances = [
+        int(np.bitwise_count(perceptual_hash(photo) ^ np.packbits(imagehash.phash(photo, HASH_SIDE).hash)).sum())
+        for photo in photos()
+    ]
+    assert np.median(distances) <= 6
+    assert max(distances) <= 24
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (40, 40), (3000, 7)])
+def test_pictures_of_one_colour_look_the_same_whatever_their_size(size: tuple[int, int]) -> None:
+    """The slow waves of a blank picture are rounding errors, which must not decide anything."""
+    looks = [perceptual_hash(Image.new("RGB", size, colour)).tobytes() for colour in ("white", "#808080", "#010203")]
+    assert len(set(looks)) == 1
+
+
+def test_near_pairs_are_those_of_plain_comparison() -> None:
+    random = np.random.default_rng(0)
+    hashes = random.integers(0, 256, (60, HASH_BYTES), dtype=np.uint8)
+    near = np.repeat(hashes[:20], 3, axis=0)
+    for row in near:
+        for bit in random.choice(HASH_BYTES * 8, random.integers(0, 12), replace=False):
+            row[bit // 8] ^= 1 << (bit % 8)
+    every = np.concatenate([hashes, near, hashes[:5]])
+    distance = np.bitwise_count(every[:, None] ^ every[None]).sum(axis=2)
+    linked = {frozenset(pair) for pair in _near(every) if pair[0] != pair[1]}
+    joined = components([str(i) for i in range(len(every))], [None] * len(every), every)
+    for pair in linked:
+        i, j = sorted(pair)
+        assert distance[i, j] <= NEAR
+    for i, j in np.argwhere(distance <= NEAR):
+        assert joined[i] == joined[j]
+
+
 def test_different_photos_are_different_units() -> None:
     assert units_of(hashes_of(list(photos()))) == list(range(len(photos())))
 
 
 @pytest.mark.parametrize("change", [resaved, halved, stretched])
 def test_changed_copies_join_their_originals(change: Callable[[Image.Image], Image.Image]) -> None:
-    """The module's figure is 99 % of copies; here all must join but at most one of 41, and none the wrong original."""
+    """The module's figures are 94 and 98 % of copies; here all but three of 41 must join, and none the wrong one."""
     copies = [change(photo) for photo in photos()]
     units = units_of(hashes_of([*photos(), *copies]))
     originals = range(len(photos()))
     joined = [units[len(photos()) + i] == i for i in originals]
     assert units[: len(photos())] == list(originals)
-    assert sum(joined) >= len(photos()) - 1
+    assert sum(joined) >= len(photos()) - 3
     assert all(units[len(photos()) + i] in (i, len(photos()) + i) for i in originals)
 
 

@@ -14,7 +14,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from flows import cli_models, cli_platform, cli_runs, quiet
+from flows import cli_models, cli_platform, cli_runs, cli_split, quiet
 from flows.options import err, escaped
 from serving.errors import ThawError
 
@@ -34,6 +34,7 @@ for command in (
     cli_runs.verify,
     cli_models.promote,
     cli_models.rollback,
+    cli_split.split,
     cli_models.gc,
     cli_platform.init,
     cli_platform.schedule,

@@ -133,7 +133,9 @@ class Ledger:
         return entry
 
     def note(self, name: str, version: int, kind: str, who: str, why: str) -> bool:
-        """Records that a person is asked (`ask`) or has refused (`refuse`); nothing moves. False: recorded already."""
+        """Records that a person is asked (`ask`), has refused (`refuse`), or drew fresh held-out pictures after this
+        version (`draw`); nothing moves. False: recorded already.
+        """
         with self._moving(name) as connection:
             entry = version_of(connection, name, version)
             told = [(event.kind, event.version, event.why) for event in history_of(connection, name)]

@@ -39,7 +39,8 @@ EVENTS = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("at", sa.String, nullable=False),
     sa.Column("name", sa.String, nullable=False),
-    sa.Column("kind", sa.String, nullable=False),  # publish, ask, refuse, promote, rollback, hold, release, remove
+    # publish, ask, refuse, promote, rollback, hold, release, remove, draw
+    sa.Column("kind", sa.String, nullable=False),
     sa.Column("version", sa.Integer),
     sa.Column("digest", sa.String),
     sa.Column("who", sa.String, nullable=False),

@@ -17,6 +17,7 @@ from serving.preprocess import Preprocessing
 from tasks.data import split as splits
 from tasks.data import units
 from tasks.data.dataset import COLUMNS, PICTURES, PIXELS, SLICE, SPLIT, Dataset
+from tasks.data.draws import TABLE, Draw, current_draw, lock_of
 from tasks.data.facts import looks_of, write_facts
 from tasks.data.pixel_file import keep_rows
 from tasks.data.reading import Read, read_all
@@ -25,7 +26,6 @@ from tasks.data.spec import DataSpec
 from tasks.data.verified import check_bytes
 from tasks.progress import Progress, silent
 
-TABLE = "split.csv"
 _FORMAT = 3  # part of every key: raise it when the same input would give other arrays
 
 
@@ -41,13 +41,15 @@ def prepare(
     """
     found = find(data)
     folder = home / "datasets" / name
-    key = _key(found.pictures, data, preprocessing)
-    place = folder / key
-    reused = sealed.about(place) is not None
-    if not reused:
-        home.joinpath("locks").mkdir(parents=True, exist_ok=True)
-        with FileLock(home / "locks" / f"data-{name}.lock", timeout=3600):
-            _write(place, folder / TABLE, found, data, preprocessing, progress)
+    with FileLock(lock_of(name, home), timeout=3600):
+        draw = current_draw(folder)
+        key = _key(found.pictures, data, preprocessing, draw)
+        place = folder / key
+        reused = sealed.about(place) is not None
+        if reused:
+            _check_table(place, folder / TABLE)
+        else:
+            _write(place, folder / TABLE, found, data, preprocessing, draw, progress)
     dataset = _load(place, key, name, reused)
     if reused and data.verify:
         check_bytes(dataset, found.pictures, progress)
@@ -56,8 +58,9 @@ def prepare(
 
 def find_prepared(name: str, home: Path, data: DataSpec, preprocessing: Preprocessing) -> Dataset | None:
     """What `prepare` would use again, or None where a picture is new, gone or changed. Reads no picture."""
-    key = _key(find(data).pictures, data, preprocessing)
-    place = home / "datasets" / name / key
+    folder = home / "datasets" / name
+    key = _key(find(data).pictures, data, preprocessing, current_draw(folder))
+    place = folder / key
     return None if sealed.about(place) is None else _load(place, key, name, reused=True)
 
 
@@ -72,13 +75,27 @@ def _load(place: Path, key: str, name: str, reused: bool) -> Dataset:
     )
 
 
-def _key(sources: Sequence[Source], data: DataSpec, preprocessing: Preprocessing) -> str:
+def _check_table(place: Path, table_path: Path) -> None:
+    """The name's table is authoritative: somebody may have restored another since this dataset was divided."""
+    text = (place / SPLIT).read_bytes()
+    if table_path.is_file() and table_path.read_bytes() == text:
+        return
+    own, table = splits.read_table(place / SPLIT), splits.read_table(table_path)
+    moved = sum(digest not in table or table[digest].split != where.split for digest, where in own.items())
+    if moved:
+        raise BadInput(
+            f"expected the pictures of {place} in {table_path} as they were divided, found {moved} of {len(own)} "
+            "missing or elsewhere: put the table back, or remove that folder to divide them by the table"
+        )
+
+
+def _key(sources: Sequence[Source], data: DataSpec, preprocessing: Preprocessing, draw: Draw) -> str:
     listing = hashlib.sha256()
     for source in sources:  # without where it lies: a folder that is moved as a whole is the same
         listing.update(repr(source[1:]).encode("utf-8", "surrogateescape"))
     shape = (preprocessing.image_size, preprocessing.resize)
     parameters = data.model_dump(mode="json", exclude={"verify"})
-    return sealed.digest_of([_FORMAT, listing.hexdigest(), shape, parameters])[:16]
+    return sealed.digest_of([_FORMAT, listing.hexdigest(), shape, parameters, draw.number])[:16]
 
 
 def _write(
@@ -87,6 +104,7 @@ def _write(
     found: Found,
     data: DataSpec,
     preprocessing: Preprocessing,
+    draw: Draw,
     progress: Progress,
 ) -> None:
     sources = found.pictures
@@ -97,7 +115,7 @@ def _write(
         _check_unreadable(sources, read, data.max_unreadable)
         _check_classes_left(sources, good)
         table = splits.read_table(table_path)
-        places = splits.place(_pictures(sources, read, good, data), table, data)
+        places = splits.place(_pictures(sources, read, good, data), table, data, draw.number, draw.worn)
         rows = [(sources[i], read[i], where) for i, where in zip(good, places, strict=True)]
         kept = [row for row in rows if row[2].split != splits.BRIDGE]
         _write_pictures(directory / PICTURES, kept, data.slices)

@@ -65,8 +65,14 @@ def write_table(path: Path, table: Table) -> None:
     sealed.write_text(path, table_text(table))
 
 
-def place(pictures: Sequence[Picture], table: Table, spec: DataSpec) -> list[Place]:
-    """One place per picture; `split` may be `bridge`.
+def place(
+    pictures: Sequence[Picture],
+    table: Table,
+    spec: DataSpec,
+    draw: int = 0,
+    worn: frozenset[str] = frozenset(),
+) -> list[Place]:
+    """One place per picture; `split` may be `bridge`. `draw`, `worn`: see `tasks.data.draws.Draw`.
 
     Raises BadInput if a class would be without a unit in some split, or a split given by the user contradicts
     itself (the same picture or group in two) or the table.
@@ -78,11 +84,11 @@ def place(pictures: Sequence[Picture], table: Table, spec: DataSpec) -> list[Pla
     if any(picture.given for picture in pictures):
         places = _given(pictures, members, table)
     elif any(picture.digest in table or unit_name([picture]) in known for picture in pictures):
-        joined = {key: _joined(unit, table, known, spec) for key, unit in members.items()}
+        joined = {key: _joined(unit, table, known, spec, draw) for key, unit in members.items()}
         _check_groups(pictures, table)
         places = [_kept(picture, joined[picture.unit], table) for picture in pictures]
     else:
-        first = _first(members, spec)
+        first = _first(members, spec, draw, worn)
         places = [first[picture.unit] for picture in pictures]
     _check_classes(pictures, places)
     return places
@@ -95,20 +101,21 @@ def unit_name(members: Sequence[Picture]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def rank(seed: int, unit: str) -> str:
+def rank(seed: int, unit: str, draw: int = 0) -> str:
     """The unit's place in the draw: 64 hex digits, uniform."""
-    return hashlib.sha256(f"{seed}:{unit}".encode()).hexdigest()
+    return hashlib.sha256(f"{seed}.{draw}:{unit}".encode() if draw else f"{seed}:{unit}".encode()).hexdigest()
 
 
-def _first(members: Mapping[int, list[Picture]], spec: DataSpec) -> dict[int, Place]:
-    by_label: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
+def _first(members: Mapping[int, list[Picture]], spec: DataSpec, draw: int, worn: frozenset[str]) -> dict[int, Place]:
+    by_label: dict[str, list[tuple[bool, str, str, int]]] = defaultdict(list)
     for key, pictures in members.items():
         unit = unit_name(pictures)
-        by_label[_majority(pictures)].append((rank(spec.seed, unit), unit, key))
+        last = any(picture.digest in worn for picture in pictures)  # so that they are held out again only in need
+        by_label[_majority(pictures)].append((last, rank(spec.seed, unit, draw), unit, key))
     places: dict[int, Place] = {}
     for label, units in by_label.items():
         test, validation = _cuts(len(units), label, spec)
-        for position, (_, unit, key) in enumerate(sorted(units)):
+        for position, (_, _, unit, key) in enumerate(sorted(units)):
             split = "test" if position < test else "validation" if position < validation else "train"
             places[key] = Place(unit, split)
     return places
@@ -134,7 +141,9 @@ def _by_name(table: Table) -> dict[str, set[Place]]:
     return places
 
 
-def _joined(unit: Sequence[Picture], table: Table, by_name: Mapping[str, set[Place]], spec: DataSpec) -> Place:
+def _joined(
+    unit: Sequence[Picture], table: Table, by_name: Mapping[str, set[Place]], spec: DataSpec, draw: int
+) -> Place:
     """The place of a unit's new pictures when a table exists already."""
     known = {table[member.digest] for member in unit if member.digest in table}
     known |= {found for member in unit for found in by_name.get(unit_name([member]), ())}
@@ -145,7 +154,7 @@ def _joined(unit: Sequence[Picture], table: Table, by_name: Mapping[str, set[Pla
         return Place(name, min(found.split for found in known))
     if known:
         return min(known, key=lambda found: found.unit)
-    position = int(rank(spec.seed, name), 16) / 2**256
+    position = int(rank(spec.seed, name, draw), 16) / 2**256
     split = "test" if position < spec.test else "validation" if position < spec.test + spec.validation else "train"
     return Place(name, split)
 

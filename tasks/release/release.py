@@ -7,11 +7,13 @@ from pathlib import Path
 
 from serving import artifact as artifacts
 from serving.errors import Conflict
-from serving.ledger import opened
+from serving.ledger import Ledger, opened
 from serving.store import Store
 from tasks.certification.certify import Candidate, Certified
 from tasks.progress import Progress, silent
 from tasks.release.spec import ReleaseSpec
+
+DRAW = "draw"  # the ledger's event of a fresh held-out set; its version is the last that the old one judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,15 @@ def find_champion(name: str, home: Path, ledger: str | None) -> Candidate | None
 
 
 def decisions_made(name: str, home: Path, ledger: str | None) -> int:
-    """How many versions of this name were judged on its held-out pictures so far."""
+    """How many versions of this name were judged on its present held-out pictures so far."""
     with opened(ledger or home) as book:
-        return len(book.versions(name))
+        return judged_since_draw(book, name)
+
+
+def judged_since_draw(book: Ledger, name: str) -> int:
+    """Versions published after the last fresh held-out set was drawn, or all of them."""
+    drawn = max((event.version or 0 for event in book.history(name) if event.kind == DRAW), default=0)
+    return sum(entry.version > drawn for entry in book.versions(name))
 
 
 def publish(

@@ -1,0 +1,87 @@
+"""`thaw split`: what it says of the held-out pictures, and drawing fresh ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serving.ledger import opened
+from tasks.certification.certify import WORN_AFTER
+from tasks.data.split import Place, write_table
+from tasks.release.release import decisions_made
+from tests.flows.conftest import NAME, publish, thaw
+
+
+@pytest.fixture
+def table(home: Path, bentoml_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three versions of a model whose six pictures are divided."""
+    monkeypatch.setenv("THAW_HOME", str(home))
+    publish(home, 3)
+    place = home / "datasets" / NAME / "split.csv"
+    splits = ("train", "train", "train", "validation", "test", "test")
+    write_table(place, {f"{i}" * 64: Place(f"unit {i}", split) for i, split in enumerate(splits)})
+    return place
+
+
+def test_it_says_how_the_pictures_are_divided(table: Path) -> None:
+    body = thaw("split", NAME, "--json").document
+    assert body["pictures"] == {"train": 3, "validation": 1, "test": 2}
+    assert (body["decisions"], body["worn"], body["draw"], body["table"]) == (3, False, 0, str(table))
+    assert "3 train, 1 validation, 2 test" in thaw("split", NAME).out
+
+
+def test_a_fresh_set_is_on_record_and_the_counter_starts_again(table: Path, home: Path) -> None:
+    text = table.read_text()
+    ran = thaw("split", NAME, "--fresh", "--reason", "worn by the camera's tuning", "--json")
+    assert ran.status == 0
+    body = ran.document
+    assert (body["decisions"], body["worn"]) == (0, False)
+    assert "A new comparison history starts" in body["meaning"]
+    assert Path(body["archived"]).read_text() == text
+    assert not table.exists()
+    with opened(home, create=False) as ledger:
+        event = ledger.history(NAME)[-1]
+    assert (event.kind, event.version, event.why) == ("draw", 3, "worn by the camera's tuning")
+    assert event.who
+    assert decisions_made(NAME, home, None) == 0
+    publish(home, 2)
+    assert decisions_made(NAME, home, None) == 2
+    assert "draw" in thaw("show", NAME).out
+
+
+def test_in_words(table: Path) -> None:
+    out = thaw("split", NAME, "--fresh", "--reason", "worn").out
+    assert "A new comparison history starts" in out
+    assert f"thaw promote {NAME}:VERSION --override REASON" in out
+
+
+def test_it_is_worn_past_the_stated_number(table: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.certification.certify.WORN_AFTER", 2)
+    assert thaw("split", NAME, "--json").document["worn"]
+    assert "(worn)" in thaw("split", NAME).out
+    assert WORN_AFTER == 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((NAME, "--fresh"), "expected a reason with --fresh"),
+        ((NAME, "--fresh", "--reason", " "), "expected a reason with --fresh"),
+        ((f"{NAME}:2", "--fresh", "--reason", "x"), "the split belongs to all versions"),
+        (("nobody", "--fresh", "--reason", "x"), "they are fresh already"),
+    ],
+)
+def test_what_is_refused_changes_nothing(table: Path, arguments: tuple[str, ...], message: str) -> None:
+    text = table.read_text()
+    ran = thaw("split", *arguments)
+    assert ran.status == 2
+    assert message in ran.err
+    assert table.read_text() == text
+
+
+def test_twice_in_a_row_is_refused(table: Path) -> None:
+    assert thaw("split", NAME, "--fresh", "--reason", "worn").status == 0
+    again = thaw("split", NAME, "--fresh", "--reason", "worn")
+    assert again.status == 2
+    assert "fresh already" in again.err

@@ -7,6 +7,7 @@ looks.npy   uint8 [N, 32]: the perceptual hash of the upright picture, row i is 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,18 +99,27 @@ def measure(picture: Decoded, size: int) -> Fact:
     grey = small_grey(picture.image)
     light = np.asarray(grey, np.float32)
     around = light[:-2, 1:-1] + light[2:, 1:-1] + light[1:-1, :-2] + light[1:-1, 2:]
-    laplacian = around - 4 * light[1:-1, 1:-1]
+    brightness, contrast = _moments(light)
+    _, sharpness = _moments(around - 4 * light[1:-1, 1:-1])
     return Fact(
         picture.width,
         picture.height,
         size,
         picture.mode,
         picture.format,
-        round(float(light.mean()), 3),
-        round(float(light.std()), 3),
-        round(float(laplacian.var()), 3),
+        round(brightness, 3),
+        round(contrast, 3),
+        round(sharpness**2, 3),
         hash_grey(grey).tobytes(),
     )
+
+
+def _moments(values: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Mean and standard deviation; numpy's own take four times as long on arrays as small as these."""
+    flat = values.ravel()
+    mean = float(flat.sum(dtype=np.float64)) / len(flat)
+    flat = flat - np.float32(mean)
+    return mean, math.sqrt(float(flat @ flat) / len(flat))
 
 
 def write_facts(directory: Path, rows: Sequence[Fact]) -> None:

@@ -59,6 +59,7 @@ def plain(p: Any) -> tuple[dict[str, float], str]:
     from flows import result
     from serving.settings import find_home
     from serving.store import whoami
+    from tasks.audit.audit import audit, audit_text
     from tasks.certification.certify import Record, certify
     from tasks.certification.gather import Trained
     from tasks.data.prepare import prepare
@@ -83,13 +84,16 @@ def plain(p: Any) -> tuple[dict[str, float], str]:
     run = home / "runs" / "plain"
     dataset = timed(prepare, p.name, home, p.data, pre)
     features = timed(embed, dataset, home, p.model, pre, seed, device)
+    audited = timed(audit, dataset, features, home, p.data, p.audit, p.gate)
+    dataset = audited.dataset
     head = timed(train_head, dataset, features, run, p.model, pre, p.head, seed)
     tuned = timed(finetune, head, dataset, run, p.finetune, p.head.class_weights, seed, device)
     timed(validate, tuned, dataset, run, p.decision, p.gate)
     exported = timed(export, tuned, dataset, run, p.decision, p.export)
     trained, champion = Trained(p.name, dataset, features, head, tuned, exported), find_champion(p.name, home, None)
     earlier = decisions_made(p.name, home, None)
-    record = Record(result.shipped_configuration(p), result.provenance(run.name), earlier, tuple(spent.items()))
+    made_by = result.shipped_configuration(p), result.provenance(run.name)
+    record = Record(*made_by, earlier, tuple(spent.items()), audit_text(audited))
     certified = timed(certify, trained, champion, run, p.decision, p.gate, record, p.report, p.runtime.device)
     published = timed(publish, certified, home, None, whoami(), "plain")
     timed(promote, published, certified, home, None, p.release, whoami(), "plain")

@@ -22,7 +22,7 @@ import yaml
 from benchmarks.drill import FOLLOW_SECONDS, LONG, RUN_SECONDS, Drill, told, until
 from benchmarks.platform import Up
 
-STEPS = ("prepare", "embed", "train_head", "finetune", "validate", "export", "certify", "publish", "promote")
+STEPS = ("prepare", "embed", "audit", "train_head", "finetune", "validate", "export", "certify", "publish", "promote")
 ARTIFACTS = ("confusion", "curves", "data", "report", "verdict")
 FORM, NIGHT = "form", "night"
 

@@ -11,6 +11,7 @@ from flows.parameters import Parameters
 from serving.errors import BadInput
 from serving.ledger import opened
 from serving.settings import load_settings
+from tasks.audit.repair import keys_of
 from tasks.data.prepare import find_prepared
 from tasks.model.backbone import describe
 from tasks.release.unchanged import RESULT
@@ -26,7 +27,7 @@ def find_unchanged_result(home: Path, parameters: Parameters) -> dict[str, Any] 
         except (ValueError, BadInput):  # one damaged old run must not stop every new one
             continue
         if begun.name == parameters.name:
-            same = dataset is not None and body.get("data", {}).get("fingerprint") == dataset.key
+            same = dataset is not None and body.get("data", {}).get("fingerprint") in keys_of(dataset)
             return _as_it_is_now(body, home) if same and begun == parameters else None
     return None
 

@@ -2,7 +2,8 @@
 
 Each command imports what it needs when it runs: predict and serve load neither torch nor prefect.
 
-Exit status: 0 done; 2 bad input or configuration; 3 REJECTED; 4 INCONCLUSIVE; 1 anything else.
+Exit status: 0 done; 2 bad input or configuration; 3 REJECTED, or `audit` found what blocks; 4 INCONCLUSIVE;
+1 anything else.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from flows import cli_models, cli_platform, cli_runs, cli_split, quiet
+from flows import cli_audit, cli_models, cli_platform, cli_runs, cli_split, quiet
 from flows.options import err, escaped
 from serving.errors import ThawError
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 for command in (
     cli_runs.demo,
     cli_runs.retrain,
+    cli_audit.audit,
     cli_models.serve,
     cli_models.predict,
     cli_models.show,

@@ -63,7 +63,7 @@ def write_config(data: Path, name: str | None, file: Path) -> dict[str, Any]:
         raise BadInput(f"expected no file at {file}, found one: remove it, or name another with --output")
     if not file.absolute().parent.is_dir():
         raise BadInput(f"expected a folder for {file}, found none: create it, or name another file with --output")
-    name = name or _name_of(root)
+    name = name or name_of(root)
     counts = Counter(
         source.label
         for source in find_pictures(checked({"name": name, "data": {"root": root}}).data)
@@ -88,10 +88,10 @@ def write_config(data: Path, name: str | None, file: Path) -> dict[str, Any]:
     }
 
 
-def _name_of(root: Path) -> str:
+def name_of(root: Path) -> str:
     """A model name from a folder's, or a manifest's without its suffix.
 
-    >>> _name_of(Path("/data/Solar Cells (v1.2)"))
+    >>> name_of(Path("/data/Solar Cells (v1.2)"))
     'solar-cells-v1-2'
     """
     name = re.sub(r"[^a-z0-9]+", "-", (root.stem if root.is_file() else root.name).lower()).strip("-")[:63].strip("-")

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from serving.errors import BadInput
+from tasks.audit.spec import AuditSpec
 from tasks.data.spec import DataSpec
 from tasks.evaluation.spec import DecisionSpec, GateSpec
 from tasks.export.spec import ExportSpec
@@ -56,6 +57,7 @@ class Parameters(Spec):
 
     name: str = Field(pattern=NAME, description="model name: lowercase letters, digits and dashes, e.g. solar-cells")
     data: DataSpec
+    audit: AuditSpec = AuditSpec()
     model: ModelSpec = ModelSpec()
     head: HeadSpec = HeadSpec()
     finetune: FinetuneSpec = FinetuneSpec()

@@ -1,6 +1,6 @@
 """The `retrain` flow.
 
-prepare -> embed -> train_head -> finetune -> validate -> export -> certify -> publish -> promote
+prepare -> embed -> audit -> train_head -> finetune -> validate -> export -> certify -> publish -> promote
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from flows.parameters import NAME, Parameters, RuntimeSpec
 from flows.private import details_kept
 from flows.runs import find_run, flow_run_name
 from flows.steps import (
+    AUDIT,
     CERTIFY,
     DISPLAY,
     EMBED,
@@ -36,6 +37,8 @@ from flows.steps import (
 from flows.turn import Busy, is_automatic, is_superseded, this_run, turn_of
 from serving.settings import find_home, load_settings
 from serving.store import whoami
+from tasks.audit.audit import Audited, audit_text
+from tasks.audit.spec import AuditSpec
 from tasks.certification.certify import Certified, Record
 from tasks.certification.gather import Trained
 from tasks.data.dataset import Dataset
@@ -60,6 +63,7 @@ from tasks.training.spec import FinetuneSpec, HeadSpec
 def retrain(
     name: Annotated[str, Field(pattern=NAME)],
     data: DataSpec,
+    audit: AuditSpec = AuditSpec(),
     model: ModelSpec = ModelSpec(),
     head: HeadSpec = HeadSpec(),
     finetune: FinetuneSpec = FinetuneSpec(),
@@ -79,8 +83,8 @@ def retrain(
         name: model name: lowercase letters, digits and dashes, e.g. solar-cells
     """
     parameters = Parameters(
-        name=name, data=data, model=model, head=head, finetune=finetune, decision=decision, gate=gate, export=export,
-        release=release, report=report, runtime=runtime,
+        name=name, data=data, audit=audit, model=model, head=head, finetune=finetune, decision=decision, gate=gate,
+        export=export, release=release, report=report, runtime=runtime,
     )  # fmt: skip
     home, ledger, flow_run = find_home(), load_settings().ledger, this_run()
     if is_superseded(flow_run):
@@ -104,6 +108,8 @@ def _chain(p: Parameters, home: Path, ledger: str | None, run: Path, clock: Cloc
     keep_parameters(run, p)
     artifacts.show_data(p.name, dataset)
     features: Features = clock.run(EMBED, dataset, home, p.model, preprocessing, seed, device)
+    audited: Audited = clock.run(AUDIT, dataset, features, home, p.data, p.audit, p.gate)
+    dataset = audited.dataset
     head: Checkpoint = clock.run(TRAIN_HEAD, dataset, features, run, p.model, preprocessing, p.head, seed)
     precision = training_precision(p.runtime.precision, device)
     tuned: Checkpoint = clock.run(
@@ -126,7 +132,9 @@ def _chain(p: Parameters, home: Path, ledger: str | None, run: Path, clock: Cloc
     champion = champion_to_meet(p.name, run, home, ledger)
     while True:
         earlier, seconds = decisions_made(p.name, home, ledger), tuple(clock.seconds.items())
-        record = Record(result.shipped_configuration(p), result.provenance(run.name), earlier, seconds)
+        record = Record(
+            result.shipped_configuration(p), result.provenance(run.name), earlier, seconds, audit_text(audited)
+        )
         certified: Certified = clock.run(
             CERTIFY, trained, champion, run, p.decision, p.gate, record, p.report, p.runtime.device
         )

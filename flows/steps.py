@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from flows.displays import Display
 from flows.private import StepFailed, discreet
+from tasks.audit.audit import audit
 from tasks.certification.certify import certify
 from tasks.data.prepare import prepare
 from tasks.evaluation.validate import validate
@@ -50,6 +51,7 @@ def _step(function: Callable[..., Any], timeout_seconds: int, retries: int = 0) 
 # the steps that compute are deterministic: a failure would only repeat. Past the time-outs something hangs
 PREPARE = _step(prepare, 24 * _HOUR)
 EMBED = _step(embed, 24 * _HOUR)
+AUDIT = _step(audit, 6 * _HOUR)
 TRAIN_HEAD = _step(train_head, 6 * _HOUR)
 FINETUNE = _step(finetune, 7 * 24 * _HOUR)
 VALIDATE = _step(validate, 6 * _HOUR)

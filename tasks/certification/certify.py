@@ -50,7 +50,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What an evaluation keeps beside its figures. `configuration` and `provenance` are JSON texts.
+    """What an evaluation keeps beside its figures. `configuration`, `provenance` and `audit` are JSON texts.
 
     `earlier_decisions`: how often this name was judged on its held-out pictures before; `seconds` of the steps so far.
     """
@@ -59,6 +59,7 @@ class Record:
     provenance: str
     earlier_decisions: int = 0
     seconds: tuple[tuple[str, float], ...] = ()
+    audit: str = "{}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,7 @@ def _body(
             "unreadable": len(about.get("unreadable", ())),
             "bridges": len(about.get("bridges", ())),
         },
+        "audit": json.loads(record.audit),
         "configuration": json.loads(record.configuration),
         "provenance": json.loads(record.provenance),
         "seconds": dict(record.seconds),

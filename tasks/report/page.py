@@ -12,6 +12,7 @@ from tasks.data.dataset import Dataset, Subset
 from tasks.evaluation.evidence import Evidence
 from tasks.evaluation.spec import GAINED
 from tasks.report import card, learnt, mistakes, tables
+from tasks.report.audited import audited
 from tasks.report.markup import STYLE, paragraph, table_html
 from tasks.report.mistakes import Part, Pictures
 from tasks.report.tables import Body, Cell, Measured, Table, measured, number, words
@@ -45,6 +46,7 @@ def write_report(
         "Worst mistakes": mistakes.worst_mistakes(evaluation, evidence, dataset, test, pictures),
         "Baselines": _baselines(evaluation),
         "Champion": _champion(evaluation),
+        "Audit": audited(evaluation.get("audit") or {}),
         "Data": _data(evaluation),
         "The exported file": [_file(evaluation)],
         "Configuration": [_settings(evaluation["configuration"], pictures)],

@@ -29,7 +29,7 @@ from serving.store import Store, whoami
 from tests.conftest import write_digits
 from tests.flows.conftest import Ran, command, intact, published, settings, stored, thaw
 
-STEPS = ("prepare", "embed", "train_head", "finetune", "validate", "export", "certify", "publish", "promote")
+STEPS = ("prepare", "embed", "audit", "train_head", "finetune", "validate", "export", "certify", "publish", "promote")
 CHECK = {
     "metric", "split", "scope", "operator", "threshold", "value", "ci_low", "ci_high", "n", "evidence", "severity",
     "verdict", "advice",

@@ -33,8 +33,8 @@ HOSTILE = (
 VOID = {"meta", "img", "br", "link"}
 SECTIONS = [
     "The gate, line by line", "Training", "Confusion", "Operating points", "Calibration", "Classes",
-    "Overall figures", "Slices", "Worst mistakes", "Baselines", "Champion", "Data", "The exported file",
-    "Configuration", "Provenance", "Time",
+    "Overall figures", "Slices", "Worst mistakes", "Baselines", "Champion", "Audit", "Data",
+    "The exported file", "Configuration", "Provenance", "Time",
 ]  # fmt: skip
 
 

@@ -1,0 +1,116 @@
+"""Findings about pictures that are one picture: across splits, under two labels, or merely twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tasks.audit.copies import SAME, SURE, Copy
+from tasks.audit.findings import Finding, Suspect, of_pictures
+from tasks.data.facts import Facts
+
+_RANK = {"train": 0, "validation": 1, "test": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two rows that are one picture; the second is the one to leave out. `exact`: the same bytes."""
+
+    rows: tuple[int, int]
+    score: float
+    exact: bool
+
+
+def pairs_of(facts: Facts, splits: Sequence[str], copies: Sequence[Copy]) -> tuple[Pair, ...]:
+    """Exact and near duplicates as pairs, the surest first; the row of the split that is judged comes first."""
+    first: dict[str, int] = {}
+    exact = [(first.setdefault(digest, row), row) for row, digest in enumerate(facts.digests)]
+    near = [(copy.first, copy.second) for copy in copies if facts.digests[copy.first] != facts.digests[copy.second]]
+    scores = [1 - 0.5 * copy.difference / SAME for copy in copies if (copy.first, copy.second) in set(near)]
+
+    def ordered(i: int, j: int) -> tuple[int, int]:
+        return (i, j) if _RANK[splits[i]] >= _RANK[splits[j]] else (j, i)
+
+    found = [Pair(ordered(i, j), 1.0, exact=True) for i, j in exact if i != j]
+    found += [Pair(ordered(i, j), score, exact=False) for (i, j), score in zip(near, scores, strict=True)]
+    return tuple(found)
+
+
+def rows_to_leave_out(pairs: Sequence[Pair], splits: Sequence[str]) -> tuple[int, ...]:
+    """Training rows that are copies of a validation or test row, and validation rows that are copies of a test row.
+
+    Copies of copies count: of all rows that hang together, those of the split that judges stay.
+    """
+    parent = list(range(len(splits)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for pair in pairs:
+        low, high = sorted((root(pair.rows[0]), root(pair.rows[1])))
+        parent[high] = low
+    highest: dict[int, int] = {}
+    for row, split in enumerate(splits):
+        highest[root(row)] = max(highest.get(root(row), 0), _RANK[split])
+    return tuple(row for row, split in enumerate(splits) if _RANK[split] < highest[root(row)])
+
+
+def same_pictures(
+    pairs: Sequence[Pair], facts: Facts, splits: Sequence[str], given: bool, left_out: Sequence[int]
+) -> Iterator[Finding]:
+    """`given`: the user divided the pictures. `left_out`: the rows that are repaired where Thaw did."""
+    across = [pair for pair in pairs if splits[pair.rows[0]] != splits[pair.rows[1]]]
+    torn = [pair for pair in pairs if facts.labels[pair.rows[0]] != facts.labels[pair.rows[1]]]
+    certain = [pair for pair in torn if pair.exact or pair.score >= 1 - 0.5 * SURE / SAME]
+    if across and given:
+        yield Finding(
+            "leakage",
+            "WARN",
+            f"expected each picture in one split, found {_of(across)} in two of those you gave: what judges was learnt "
+            "from; drop one of each pair, or move both into one split",
+            _suspects(across, "drop"),
+        )
+    if certain:
+        yield Finding(
+            "conflict",
+            "WARN",
+            f"expected one label for one picture, found {_of(certain)} under two: relabel or drop what is wrong",
+            _suspects(certain, "keep"),
+        )
+    if left_out:
+        dropped = set(left_out)
+        yield Finding(
+            "left_out",
+            "INFO",
+            f"{of_pictures(len(left_out))} left out of training or validation: copies of pictures that judge the model",
+            _suspects([pair for pair in across if dropped & set(pair.rows)], "keep"),
+        )
+    elif across and not given:
+        yield Finding(
+            "leakage",
+            "WARN",
+            f"expected each picture in one split, found {_of(across)} in two: set audit.drop_copies=true",
+            _suspects(across, "drop"),
+        )
+    told, doubted = {*across, *certain}, set(torn)
+    rest = [pair for pair in pairs if pair not in told]
+    exact, near = [pair for pair in rest if pair.exact], [pair for pair in rest if not pair.exact]
+    if exact:
+        text = f"{_of(exact)} stand here twice, byte by byte, and are kept in one split: they count twice, drop one"
+        yield Finding("duplicate", "INFO", text, _suspects(exact, "keep"))
+    if near:
+        doubtful = sum(pair in doubted for pair in near)
+        labels = f"; {doubtful} of them have two labels, look at these" if doubtful else ""
+        text = f"{_of(near)} look like one picture changed a little, and are in one split{labels}"
+        yield Finding("near_duplicate", "WARN" if doubtful else "INFO", text, _suspects(near, "keep"))
+
+
+def _of(pairs: Sequence[Pair]) -> str:
+    return f"{len(pairs):,} pair{'' if len(pairs) == 1 else 's'} of pictures"
+
+
+def _suspects(pairs: Sequence[Pair], action: str) -> tuple[Suspect, ...]:
+    return tuple(Suspect(pair.rows, round(pair.score, 4), "drop" if action == "drop" else "keep") for pair in pairs)

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from serving.errors import BadInput
-from tasks.data.listing import SPLIT_NAMES, SPLITS, Listed, Source, group_of, is_picture, listed, refused
+from tasks.data.listing import SPLIT_NAMES, SPLITS, Listed, Source, group_of, is_picture, listed, refused, suffix_of
 
 _JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "icon\r", "$recycle.bin"}
 OUTSIDE = "pictures outside the class folders"
+NO_SUFFIX = "no suffix"
 
 
 def from_folders(root: Path, group_by: str | None, ignored: Counter[str]) -> Iterator[Source]:
@@ -36,7 +37,8 @@ def from_folders(root: Path, group_by: str | None, ignored: Counter[str]) -> Ite
             start = len(str(root)) + 1 if str(root) != "/" else 1
             for file, found in _files(str(root / folder / label), real, ignored):
                 relative = file[start:]
-                yield Source(file, relative, label, group_of(relative, {}, (), group_by), split, (), *found)
+                group = None if group_by is None else group_of(relative, {}, (), group_by)
+                yield Source(file, relative, label, group, split, (), *found)
 
 
 def _folders_in(folder: Path, ignored: Counter[str]) -> list[str]:
@@ -50,7 +52,7 @@ def _folders_in(folder: Path, ignored: Counter[str]) -> list[str]:
                 "a manifest of its pictures",
             )
         else:
-            ignored[OUTSIDE if is_picture(entry.name) else _suffix(entry.name)] += 1
+            ignored[OUTSIDE if is_picture(entry.name) else suffix_of(entry.name) or NO_SUFFIX] += 1
     return names
 
 
@@ -84,7 +86,7 @@ def _files(folder: str, real: str, ignored: Counter[str]) -> Iterator[tuple[str,
             elif is_picture(entry.name):
                 yield entry.path, _status(entry)
             else:
-                ignored[_suffix(entry.name)] += 1
+                ignored[suffix_of(entry.name) or NO_SUFFIX] += 1
 
 
 def _status(entry: os.DirEntry[str]) -> Listed:
@@ -104,7 +106,3 @@ def _link(entry: os.DirEntry[str], real: str) -> Listed | None:
     if not target.startswith(real.rstrip("/") + "/"):
         return refused("is a link that leads out of the folder: copy the picture, or name it in a manifest")
     return _status(entry)
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower() or "no suffix"  # noqa: PTH122

@@ -62,13 +62,13 @@ class Listed(NamedTuple):
 
     size: int
     time: int
-    refused: str | None
+    refused: str | None = None
 
 
 def listed(status: os.stat_result) -> Listed:
     """Only a regular file is ever opened: a pipe would block, a device would never end."""
     if stat.S_ISREG(status.st_mode):
-        return Listed(status.st_size, status.st_mtime_ns, None)
+        return Listed(status.st_size, status.st_mtime_ns)
     return Listed(0, 0, f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no file')}, not a file")
 
 
@@ -77,8 +77,13 @@ def refused(why: str) -> Listed:
 
 
 def is_picture(name: str) -> bool:
-    """By its suffix."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  a Path for each would cost more than the rest
+    return suffix_of(name) in SUFFIXES
+
+
+def suffix_of(name: str) -> str:
+    """In small letters, or empty. Of a name that is not hidden: os.path.splitext costs as much as asking for a size."""
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""
 
 
 def group_of(

@@ -71,18 +71,31 @@ def _equal(values: Sequence[str | None]) -> Iterable[tuple[int, int]]:
 
 
 def _near(hashes: npt.NDArray[np.uint8]) -> Iterable[tuple[int, int]]:
-    """Pairs of hashes within NEAR bits, by the pigeonhole principle: only those that share a band are compared."""
+    """Pairs of hashes within NEAR bits that connect all such, by the pigeonhole principle: only those that share a
+    band are compared. Of a thousand frames of one film not each pair is told, only a chain through all.
+    """
     unique, inverse = np.unique(hashes, axis=0, return_inverse=True)
     yield from _equal([str(i) for i in inverse.ravel()])
     first = {int(u): i for i, u in reversed(list(enumerate(inverse.ravel())))}
     bits = np.unpackbits(unique, axis=1)
     for columns in np.array_split(np.arange(bits.shape[1]), _BANDS):
         for members in _alike(bits[:, columns] @ (1 << np.arange(len(columns)))):
-            for position, i in enumerate(members[:-1]):
-                others = members[position + 1 :]
-                distance = np.bitwise_count(unique[others] ^ unique[i]).sum(axis=1)
-                for j in others[distance <= NEAR]:
-                    yield first[int(i)], first[int(j)]
+            for i, j in _chains(unique[members]):
+                yield first[int(members[i])], first[int(members[j])]
+
+
+def _chains(hashes: npt.NDArray[np.uint8]) -> Iterable[tuple[int, int]]:
+    """Near pairs that connect whatever near pairs connect: in each set one less than it has members."""
+    left = np.arange(len(hashes))
+    while len(left) > 1:
+        waiting, left = [int(left[0])], left[1:]
+        while waiting and len(left):
+            i = waiting.pop()
+            near = np.bitwise_count(hashes[left] ^ hashes[i]).sum(axis=1) <= NEAR
+            for j in left[near].tolist():
+                waiting.append(j)
+                yield i, j
+            left = left[~near]
 
 
 def _alike(keys: npt.NDArray[np.int64]) -> Iterable[npt.NDArray[np.int64]]:

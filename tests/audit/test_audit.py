@@ -113,7 +113,7 @@ def test_where_thaw_splits_the_training_copy_is_left_out(tmp_path: Path, home: P
     assert sealed.verify(audited.dataset.path)["counts"]["train"]["c0"] == int((train.labels == 0).sum())
     assert len(facts(audited.dataset)) == len(told)
     kept = examined(home, data, AuditSpec(drop_copies=False))[1]
-    assert kept.dataset == dataset
+    assert kept.dataset.key == dataset.key
     assert [f.level for f in read_audit(kept).findings if f.kind == "leakage"] == ["BLOCK"]
 
 

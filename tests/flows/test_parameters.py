@@ -194,7 +194,7 @@ def test_a_file_that_is_not_utf_8_or_not_there() -> None:
     ("setting", "dotted", "hint"),
     [
         ("modle.image_size=64", "modle", "did you mean model?"),
-        ("foo=1", "foo", "known are data, decision, export, finetune, gate, head, model, name"),
+        ("foo=1", "foo", "known are audit, data, decision, export, finetune, gate, head, model, name"),
         ("finetune.epoch=3", "finetune.epoch", "did you mean epochs?"),
         ("data.roots=x", "data.roots", "did you mean root?"),
         ("gate.min_acuracy=0.5", "gate.min_acuracy", "did you mean min_accuracy?"),

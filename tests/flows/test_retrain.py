@@ -157,7 +157,7 @@ def test_an_unchanged_run_is_skipped(story: Story) -> None:
     assert again["version"] == 1
     assert again["promoted"] is True
     assert "nothing changed since run" in again["reason"]
-    assert tuple(again["seconds"]) == STEPS[:4]
+    assert tuple(again["seconds"]) == STEPS[:5]
     kept = set(first) - {"skipped", "reason", "seconds", "promoted"}
     assert {key: again[key] for key in kept} == {key: first[key] for key in kept}
 
@@ -227,7 +227,7 @@ def test_stop_early_ends_before_export_and_publishes_nothing(story: Story) -> No
     body = ran.document
     assert (body["verdict"], body["version"], body["artifact"]) == ("REJECTED", None, None)
     assert body["reason"].startswith("validation rules out accuracy of overall: stopped before export; accuracy on ")
-    assert tuple(body["seconds"]) == STEPS[:5]
+    assert tuple(body["seconds"]) == STEPS[:6]
     (check,) = [check for check in body["checks"] if check["verdict"] == "REJECTED"]
     assert (check["split"], check["threshold"]) == ("validation", 0.1)
     run = story.home / "runs" / body["run_id"]

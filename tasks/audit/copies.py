@@ -81,9 +81,10 @@ def _candidates(small: Floats, features: Floats) -> tuple[Ints, Bools]:
             np.max([queries[rows] @ looks.T for queries in kind], axis=0) for kind in (variants[0::2], variants[1::2])
         )
         near = [(np.maximum(straight, turned), _BY_LOOK), (whitened[rows] @ whitened.T, _BY_FEATURES)]
-        for likeness, most in near:
+        for likeness, wanted in near:
+            most = min(wanted, len(small) - 1)
             likeness[np.arange(len(rows)), rows] = -np.inf
-            best = np.argsort(-likeness, axis=1, kind="stable")[:, : min(most, len(small) - 1)]
+            best = np.argpartition(-likeness, most - 1, axis=1)[:, :most]
             for at, others in enumerate(best):
                 for j in others:
                     pair = (min(int(rows[at]), int(j)), max(int(rows[at]), int(j)))

@@ -151,7 +151,9 @@ def device(path: Path) -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    ("make", "kind"), [(pipe, "a named pipe"), (unix_socket, "a socket"), (device, "a device")], ids=str
+    ("make", "kind"),
+    [(pipe, "a named pipe"), (unix_socket, "a socket"), (device, "a device")],
+    ids=["pipe", "socket", "device"],
 )
 @pytest.mark.parametrize("listed", [False, True], ids=["folder", "manifest"])
 def test_what_would_block_is_never_opened(

@@ -33,6 +33,8 @@ from serving.errors import BadInput
 RULES = ("thaw-zombies", "thaw-zombies-crashed", "thaw-stuck", "thaw-refused")
 NOTICES = ("thaw-notify", "thaw-notify-runs")
 WINDOW = 10  # the least Prefect takes; the file says 90
+# Prefect 3.8.8 on SQLite may wait for a lock of its own until SQLite's busy_timeout, 60 s, and answers nobody meanwhile
+STALL_SECONDS = 60
 
 
 @flow(name="retrain")
@@ -70,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def client(server: str) -> Iterator[SyncPrefectClient]:
-    with SyncPrefectClient(server) as api:
+    with SyncPrefectClient(server, httpx_settings={"timeout": 2 * STALL_SECONDS}) as api:
         yield api
 
 
@@ -147,7 +149,7 @@ def created(api: SyncPrefectClient, *tags: str) -> Run:
     return Run(api, made.id, tags)
 
 
-def wait_for(done: Callable[[], Any], seconds: float = 15) -> Any:
+def wait_for(done: Callable[[], Any], seconds: float = STALL_SECONDS + 15) -> Any:
     """What `done` gives, once that is true."""
     deadline = time.monotonic() + seconds
     while not (found := done()):
@@ -268,11 +270,14 @@ def test_what_becomes_of_runs(client: SyncPrefectClient, listener: Listener, tmp
     failed = running(client, "thaw").become(Failed(message="cannot read /data/anna.png"))
     healthy = running(client, "thaw").beat()  # the last one: from now on it beats all the time
 
-    start = time.monotonic()
-    while time.monotonic() < start + WINDOW + 6 or not all(run.state.is_crashed() for run in (silent, resumed, stuck)):
+    start, pause = time.monotonic(), 0.0
+    ending = (silent, resumed, stuck, unanswered)
+    while time.monotonic() < start + WINDOW + 6 or not all(run.state.is_final() for run in ending):
+        beaten = time.monotonic()
         healthy.beat()
         time.sleep(1)
-        assert time.monotonic() < start + 60
+        pause = max(pause, time.monotonic() - beaten)
+        assert time.monotonic() < start + WINDOW + 2 * STALL_SECONDS, [run.state for run in ending]
     assert stuck.state.is_crashed()
     assert "did not begin" in str(stuck.state.message)
     for gone in (silent, resumed):
@@ -280,12 +285,12 @@ def test_what_becomes_of_runs(client: SyncPrefectClient, listener: Listener, tmp
         assert "no sign of life" in str(gone.state.message)
     assert unanswered.state.is_completed()
     assert (unanswered.state.name, unanswered.state.message) == ("Refused", "nobody answered in time: refused")
-    assert [run.state.name for run in (healthy, foreign, suspended, rejected)] == [
-        "Running", "Running", "Suspended", "Rejected",
-    ]  # fmt: skip
+    assert [run.state.name for run in (foreign, suspended, rejected)] == ["Running", "Suspended", "Rejected"]
+    stalled = pause > WINDOW / 2  # no beat reached the server for so long that it may have given the run up
+    assert healthy.state.name == "Running" or stalled
     wait_for(lambda: (str(failed.id), "Failed") in heard(listener))
     ends = {(str(silent.id), "Crashed"), (str(resumed.id), "Crashed"), (str(unanswered.id), "Refused")}
-    ends |= {(str(stuck.id), "Crashed")}
+    ends |= {(str(stuck.id), "Crashed")} | ({(str(healthy.id), "Crashed")} if stalled else set())
     assert heard(listener) <= {*ends, (str(failed.id), "Failed")}  # Crashed and Refused may be among those put aside
     assert "anna.png" not in json.dumps(listener.heard)
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from benchmarks.platform import Up, small
+from benchmarks.platform import USUAL, Up, small
 from serving.ledger import opened
 from serving.ledger_rows import Champion, Event
 
@@ -22,7 +22,8 @@ T = TypeVar("T")
 RUN_SECONDS = 1800.0  # a run takes 20 s on an idle machine, minutes on a busy one
 FOLLOW_SECONDS = 60.0  # until a server or an automation has followed
 SLOTS = 2
-LONG = {"epochs": 120, "batch_size": 16, "patience": 120}  # still going on when two others have come
+# still going on when two others have come
+LONG = USUAL | {"finetune": {"epochs": 120, "batch_size": 16, "patience": 120}}
 # which version is better is not the question
 MARGINS = {"champion_recall_margin": 0.5, "champion_accuracy_margin": 0.5}
 

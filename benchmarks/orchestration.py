@@ -41,7 +41,7 @@ CHECKS: dict[str, tuple[str, ...]] = {
     "form": (
         "a run started from the form is gated and promoted",
         "it is named by what, when and which",
-        "its nine steps are task runs in order",
+        "its steps are task runs in order",
         "its artifacts are there",
         "the service answers with the new champion, without a restart",
         "a retrain of unchanged data is skipped",
@@ -167,7 +167,7 @@ def side_by_side(parts: Mapping[str, Callable[[], object]]) -> dict[str, str]:
 def stop(drill: Drill) -> None:
     """SIGTERM while a run trains: within a minute no process, no port, no address is left."""
     platform = drill.up
-    run = platform.start(drill.small("last", finetune=LONG, runtime={"device": "cpu", "seed": 5}))
+    run = platform.start(drill.small("last", **LONG, runtime={"device": "cpu", "seed": 5}))
     until(lambda: platform.tasks(run) or None, RUN_SECONDS, "the last run's first step")
     parent = psutil.Process(platform.pid)
     family = [parent, *parent.children(recursive=True)]

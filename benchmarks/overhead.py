@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.coverage import conclude, rows
-from benchmarks.platform import environment, small, up
+from benchmarks.platform import USUAL, environment, small, up
 
 NAME = "digits"
 RATIO, SECONDS, AIM = 1.10, 3.0, 1.05
@@ -120,7 +120,7 @@ def _in_child(kind: str, place: Path, pictures: Path, api: str) -> dict[str, Any
     place.mkdir()
     variables = environment(place) | {"PREFECT_API_URL": api}
     command = [sys.executable, "-m", "benchmarks.overhead", "--child", kind]
-    values = json.dumps(small(NAME, pictures), default=str)
+    values = json.dumps(small(NAME, pictures, **USUAL), default=str)
     done = subprocess.run(command, input=values, env=variables, capture_output=True, text=True, timeout=CHILD_SECONDS)
     if done.returncode:
         raise RuntimeError(f"the {kind} retrain failed:\n{done.stderr[-3000:]}")

@@ -175,13 +175,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+# a network of 0.5 million weights: a retrain takes two thirds of the default's time, and the gate still has to decide
+TINY = {"image_size": 32, "backbone": "timm/test_resnet", "weights": "none"}
+USUAL: dict[str, Any] = {
+    "model": {"image_size": 32},
+    "finetune": {"epochs": 1, "batch_size": 16},
+}  # the default backbone
+
+
 def small(name: str, root: Path, **changed: Any) -> dict[str, Any]:
     """Parameters of a retrain that takes seconds and passes, on `tests.conftest.write_digits` folders 0, 1 and 7."""
     return {
         "name": name,
         "data": {"root": str(root), "train": 0.5, "validation": 0.25, "test": 0.25},
-        "model": {"image_size": 32},
-        "finetune": {"epochs": 1, "batch_size": 16},
+        "model": TINY,
+        "finetune": {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3},
         "decision": {"watch": [{"label": "digit-7", "recall": 0.8}]},
         "gate": {"min_recall": {"digit-7": 0.5}},
         "runtime": {"device": "cpu"},

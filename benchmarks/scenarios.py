@@ -41,7 +41,7 @@ def form(drill: Drill) -> None:
     named = re.fullmatch(rf"retrain {FORM} \d{{4}}-\d\d-\d\d [0-9a-f]{{6}}", run["name"]) is not None
     drill.check("it is named by what, when and which", named, run["name"])
     steps = [task["name"].rsplit("-", 1)[0] for task in drill.up.tasks(run["id"])]
-    drill.check("its nine steps are task runs in order", tuple(steps) == STEPS, " ".join(steps))
+    drill.check("its steps are task runs in order", tuple(steps) == STEPS, " ".join(steps))
     keys = drill.up.artifacts(run["id"])
     drill.check("its artifacts are there", keys == sorted(f"{FORM}-{kind}" for kind in ARTIFACTS), " ".join(keys))
     answer = drill.ask("/v1/predict", (drill.pictures / "digit-7" / "000.png").read_bytes())
@@ -141,7 +141,7 @@ def schedule(drill: Drill) -> None:
 def scheduled(drill: Drill) -> datetime:
     """`thaw schedule` as a person types it, which finds the running platform by itself; when it is due."""
     config = drill.up.place / f"{NIGHT}.yaml"
-    config.write_text(yaml.safe_dump(drill.small(NIGHT, finetune=LONG)))
+    config.write_text(yaml.safe_dump(drill.small(NIGHT, **LONG)))
     began = time.monotonic()
     for minutes in (1, 3, 8, 20):
         due = next_minute(datetime.now(UTC) + timedelta(minutes=minutes))

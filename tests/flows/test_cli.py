@@ -173,7 +173,7 @@ def test_a_corrupt_picture_is_named_whatever_its_name(home: Path, tmp_path: Path
     ("setting", "words"),
     [
         ("finetune.epoch=3", "found finetune.epoch: did you mean epochs?"),
-        ("foo=1", "found foo: known are data"),
+        ("foo=1", "found foo: known are audit, data"),
         ("finetune.epochs=many", "finetune.epochs: expected a valid integer"),
         ("data.train=0.9", "train + validation + test = 1, found 1.2"),
         ("finetune.epochs", "--set key.path=value"),

@@ -1,44 +1,40 @@
 """Fresh held-out sets: the old split table is kept under a dated name, and the next run draws another.
 
 datasets/NAME/split.csv                the table in force
-datasets/NAME/split-<n>-<date>.csv     those before it; how many there are is the number of the draw in force
+datasets/NAME/split-<n>-<date>.csv     those before it; the highest n is the number of the draw in force
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 from pathlib import Path
 
 from filelock import FileLock
 
 from serving import sealed
 from serving.errors import BadInput
-from tasks.data.split import read_table
+from tasks.data.split import FIRST, Draw, read_table
 
 TABLE = "split.csv"
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """Which draw a table is of, and the digests that were held out by the one before: those are trained on now."""
-
-    number: int = 0
-    worn: frozenset[str] = frozenset()
+_ARCHIVED = re.compile(r"split-(\d+)-\d{4}-\d\d-\d\d\.csv")
 
 
 def current_draw(folder: Path) -> Draw:
     """Of the name whose datasets are in `folder`."""
     archived = _archived(folder)
     if not archived:
-        return Draw()
-    last = read_table(archived[-1])
-    return Draw(len(archived), frozenset(digest for digest, place in last.items() if place.split == "test"))
+        return FIRST
+    worn: dict[str, int] = {}
+    for number, path in sorted(archived.items()):
+        worn |= {digest: number for digest, place in read_table(path).items() if place.split == "test"}
+    return Draw(max(archived), worn)
 
 
 def archive_table(name: str, home: Path, date: str) -> Path:
     """Puts the split table of `name` aside, so that the next run draws a fresh one; returns where it is now.
 
-    Waits for a run that is preparing pictures. Raises BadInput: there is no table.
+    Waits for a run that is preparing pictures. Never replaces a table: those tell which pictures were held out before.
+    Raises BadInput: there is no table, or another file has the name that it would get.
     """
     folder = home / "datasets" / name
     with FileLock(lock_of(name, home), timeout=3600):
@@ -46,7 +42,9 @@ def archive_table(name: str, home: Path, date: str) -> Path:
             raise BadInput(
                 f"expected the split table of {name} at {folder / TABLE}, found none: the next `thaw retrain` draws one"
             )
-        archived = folder / f"split-{len(_archived(folder)) + 1}-{date}.csv"
+        archived = folder / f"split-{max(_archived(folder), default=0) + 1}-{date}.csv"
+        if archived.exists():
+            raise BadInput(f"expected no {archived} yet, found one: move it elsewhere")
         (folder / TABLE).rename(archived)
         sealed.sync(folder)
     return archived
@@ -58,6 +56,7 @@ def lock_of(name: str, home: Path) -> Path:
     return home / "locks" / f"data-{name}.lock"
 
 
-def _archived(folder: Path) -> list[Path]:
-    """In the order they were put aside."""
-    return sorted(folder.glob("split-*-*.csv"), key=lambda path: int(path.name.split("-")[1]))
+def _archived(folder: Path) -> dict[int, Path]:
+    """By number. Other people's copies may lie beside them."""
+    found = ((_ARCHIVED.fullmatch(path.name), path) for path in folder.glob("split-*.csv"))
+    return {int(match[1]): path for match, path in found if match}

@@ -17,7 +17,7 @@ from serving.preprocess import Preprocessing
 from tasks.data import split as splits
 from tasks.data import units
 from tasks.data.dataset import COLUMNS, PICTURES, PIXELS, SLICE, SPLIT, Dataset
-from tasks.data.draws import TABLE, Draw, current_draw, lock_of
+from tasks.data.draws import TABLE, current_draw, lock_of
 from tasks.data.facts import looks_of, write_facts
 from tasks.data.pixel_file import keep_rows
 from tasks.data.reading import Read, read_all
@@ -89,7 +89,7 @@ def _check_table(place: Path, table_path: Path) -> None:
         )
 
 
-def _key(sources: Sequence[Source], data: DataSpec, preprocessing: Preprocessing, draw: Draw) -> str:
+def _key(sources: Sequence[Source], data: DataSpec, preprocessing: Preprocessing, draw: splits.Draw) -> str:
     listing = hashlib.sha256()
     for source in sources:  # without where it lies: a folder that is moved as a whole is the same
         listing.update(repr(source[1:]).encode("utf-8", "surrogateescape"))
@@ -104,7 +104,7 @@ def _write(
     found: Found,
     data: DataSpec,
     preprocessing: Preprocessing,
-    draw: Draw,
+    draw: splits.Draw,
     progress: Progress,
 ) -> None:
     sources = found.pictures
@@ -115,7 +115,7 @@ def _write(
         _check_unreadable(sources, read, data.max_unreadable)
         _check_classes_left(sources, good)
         table = splits.read_table(table_path)
-        places = splits.place(_pictures(sources, read, good, data), table, data, draw.number, draw.worn)
+        places = splits.place(_pictures(sources, read, good, data), table, data, draw)
         rows = [(sources[i], read[i], where) for i, where in zip(good, places, strict=True)]
         kept = [row for row in rows if row[2].split != splits.BRIDGE]
         _write_pictures(directory / PICTURES, kept, data.slices)

@@ -11,8 +11,8 @@ import csv
 import hashlib
 import io
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving import sealed
@@ -43,6 +43,17 @@ class Place:
 Table = Mapping[str, Place]
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Which draw a table is of. `worn`: of what earlier ones held out, the last that did (1, 2 ...)."""
+
+    number: int = 0
+    worn: Mapping[str, int] = field(default_factory=dict)
+
+
+FIRST = Draw()
+
+
 def read_table(path: Path) -> dict[str, Place]:
     """Picture digest -> place; empty where there is no table yet."""
     if not path.is_file():
@@ -65,17 +76,11 @@ def write_table(path: Path, table: Table) -> None:
     sealed.write_text(path, table_text(table))
 
 
-def place(
-    pictures: Sequence[Picture],
-    table: Table,
-    spec: DataSpec,
-    draw: int = 0,
-    worn: frozenset[str] = frozenset(),
-) -> list[Place]:
-    """One place per picture; `split` may be `bridge`. `draw`, `worn`: see `tasks.data.draws.Draw`.
+def place(pictures: Sequence[Picture], table: Table, spec: DataSpec, draw: Draw = FIRST) -> list[Place]:
+    """One place per picture; `split` may be `bridge`.
 
     Raises BadInput if a class would be without a unit in some split, or a split given by the user contradicts
-    itself (the same picture or group in two) or the table.
+    itself (the same picture or group in two) or the table, or holds out again what an earlier draw held out.
     """
     members: dict[int, list[Picture]] = defaultdict(list)
     for picture in pictures:
@@ -83,12 +88,13 @@ def place(
     known = _by_name(table)
     if any(picture.given for picture in pictures):
         places = _given(pictures, members, table)
+        check_unworn((picture.digest for picture in pictures if picture.given == "test"), draw.worn)
     elif any(picture.digest in table or unit_name([picture]) in known for picture in pictures):
-        joined = {key: _joined(unit, table, known, spec, draw) for key, unit in members.items()}
+        joined = {key: _joined(unit, table, known, spec, draw.number) for key, unit in members.items()}
         _check_groups(pictures, table)
         places = [_kept(picture, joined[picture.unit], table) for picture in pictures]
     else:
-        first = _first(members, spec, draw, worn)
+        first = _first(members, spec, draw)
         places = [first[picture.unit] for picture in pictures]
     _check_classes(pictures, places)
     return places
@@ -106,12 +112,12 @@ def rank(seed: int, unit: str, draw: int = 0) -> str:
     return hashlib.sha256(f"{seed}.{draw}:{unit}".encode() if draw else f"{seed}:{unit}".encode()).hexdigest()
 
 
-def _first(members: Mapping[int, list[Picture]], spec: DataSpec, draw: int, worn: frozenset[str]) -> dict[int, Place]:
-    by_label: dict[str, list[tuple[bool, str, str, int]]] = defaultdict(list)
+def _first(members: Mapping[int, list[Picture]], spec: DataSpec, draw: Draw) -> dict[int, Place]:
+    by_label: dict[str, list[tuple[int, str, str, int]]] = defaultdict(list)
     for key, pictures in members.items():
         unit = unit_name(pictures)
-        last = any(picture.digest in worn for picture in pictures)  # so that they are held out again only in need
-        by_label[_majority(pictures)].append((last, rank(spec.seed, unit, draw), unit, key))
+        worn = max(draw.worn.get(picture.digest, 0) for picture in pictures)  # held out again only in need
+        by_label[_majority(pictures)].append((worn, rank(spec.seed, unit, draw.number), unit, key))
     places: dict[int, Place] = {}
     for label, units in by_label.items():
         test, validation = _cuts(len(units), label, spec)
@@ -212,6 +218,17 @@ def _given(pictures: Sequence[Picture], members: Mapping[int, list[Picture]], ta
             "move the copies, or set data.near_duplicates=false if they are different things"
         )
     return [Place(unit_name(members[picture.unit]), picture.given or "") for picture in pictures]
+
+
+def check_unworn(given: Iterable[str | None], worn: Container[str | None]) -> None:
+    """Of the test pictures that a user gave. A fresh draw sets the count of decisions to zero, which must not befall
+    pictures that decided before. Raises BadInput."""
+    held_out = sum(digest in worn for digest in given)
+    if held_out:
+        raise BadInput(
+            f"expected other test pictures after a fresh held-out set was asked for, found {held_out} held out before: "
+            "put others in test/ (or in the rows of split `test`)"
+        )
 
 
 def _majority(pictures: Sequence[Picture]) -> str:

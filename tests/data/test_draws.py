@@ -12,6 +12,7 @@ from tasks.data.dataset import subset
 from tasks.data.draws import archive_table, current_draw
 from tasks.data.prepare import find_prepared
 from tasks.data.source import SPLITS
+from tasks.data.split import Draw, Place, write_table
 from tests.data.test_prepare import HALF, run, spec
 
 
@@ -32,15 +33,55 @@ def test_a_fresh_draw_holds_out_other_pictures_and_keeps_the_old_table(own: Path
     assert second.key != first.key
     assert not digests(second, "test") & digests(first, "test")
     assert len(digests(second, "test")) == len(digests(first, "test"))
-    assert current_draw(folder).worn == digests(first, "test")
+    assert current_draw(folder).worn == dict.fromkeys(digests(first, "test"), 1)
     assert set.union(*(digests(second, split) for split in SPLITS)) == set.union(
         *(digests(first, split) for split in SPLITS)
     )
     assert run(own, home).path == second.path
-    again = archive_table("digits", home, "2026-11-23")
-    assert again.name == "split-2-2026-11-23.csv"
-    third = run(own, home)
-    assert not digests(third, "test") & digests(second, "test")
+
+
+def test_pictures_are_held_out_again_only_when_none_are_left_and_the_oldest_first(own: Path, home: Path) -> None:
+    tests = [digests(run(own, home), "test")]
+    for day in range(1, 5):
+        archive_table("digits", home, f"2026-11-{day:02}")
+        tests.append(digests(run(own, home), "test"))
+    assert [len(test) for test in tests] == [8] * 5
+    assert set.union(*tests[:4]) == set.union(*(digests(run(own, home), split) for split in SPLITS))
+    assert tests[4] == tests[0]
+
+
+def test_an_archived_table_is_never_replaced(home: Path) -> None:
+    """A person may have removed one of them, or put a copy beside them."""
+    folder = home / "datasets" / "digits"
+    for digest in "abc":
+        write_table(folder / "split.csv", {digest * 64: Place("unit", "test")})
+        archive_table("digits", home, "2026-11-22")
+        if digest == "b":
+            (folder / "split-1-2026-11-22.csv").unlink()
+    (folder / "split-before-excel.csv").write_text("x")
+    assert sorted(path.name for path in folder.glob("split-[0-9]*")) == [
+        "split-2-2026-11-22.csv",
+        "split-3-2026-11-22.csv",
+    ]
+    assert current_draw(folder) == Draw(3, {"b" * 64: 2, "c" * 64: 3})
+
+
+def test_given_test_pictures_that_were_held_out_before_are_refused(own: Path, home: Path) -> None:
+    """Else asking for a fresh set would only set the count of its decisions to zero."""
+    manifest, paths = own / "given.csv", sorted(own.rglob("*.png"))
+
+    def given(turn: int) -> Path:
+        rows = (
+            f"{path},{path.parent.name},{('train', 'val', 'test')[(i + turn) % 3]}\n" for i, path in enumerate(paths)
+        )
+        manifest.write_text("path,label,split\n" + "".join(rows))
+        return manifest
+
+    held_out = digests(run(given(0), home), "test")
+    archive_table("digits", home, "2026-11-22")
+    with pytest.raises(BadInput, match=rf"expected other test pictures .* found {len(held_out)} held out before: "):
+        run(manifest, home)
+    assert not digests(run(given(1), home), "test") & held_out
 
 
 def test_a_draw_is_the_same_on_another_machine(own: Path, home: Path, tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
+from flows.begun import keep_parameters
+from flows.parameters import Parameters
 from serving.ledger import opened
 from tasks.certification.certify import WORN_AFTER
 from tasks.data.split import Place, write_table
 from tasks.release.release import decisions_made
+from tasks.release.unchanged import RESULT
 from tests.flows.conftest import NAME, publish, thaw
 
 
@@ -36,8 +40,9 @@ def test_a_fresh_set_is_on_record_and_the_counter_starts_again(table: Path, home
     ran = thaw("split", NAME, "--fresh", "--reason", "worn by the camera's tuning", "--json")
     assert ran.status == 0
     body = ran.document
-    assert (body["decisions"], body["worn"]) == (0, False)
+    assert (body["decisions"], body["worn"], body["draw"]) == (0, False, 1)
     assert "A new comparison history starts" in body["meaning"]
+    assert f"thaw promote {NAME}:VERSION --override REASON" in body["meaning"]
     assert Path(body["archived"]).read_text() == text
     assert not table.exists()
     with opened(home, create=False) as ledger:
@@ -69,7 +74,9 @@ def test_it_is_worn_past_the_stated_number(table: Path, home: Path, monkeypatch:
         ((NAME, "--fresh"), "expected a reason with --fresh"),
         ((NAME, "--fresh", "--reason", " "), "expected a reason with --fresh"),
         ((f"{NAME}:2", "--fresh", "--reason", "x"), "the split belongs to all versions"),
-        (("nobody", "--fresh", "--reason", "x"), "they are fresh already"),
+        (("nobody", "--fresh", "--reason", "x"), f"expected the name of a model, found 'nobody': known are {NAME}"),
+        (("typo",), f"found 'typo': known are {NAME}"),
+        ((NAME, "--reason", "x"), "expected --fresh with --reason"),
     ],
 )
 def test_what_is_refused_changes_nothing(table: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -85,3 +92,23 @@ def test_twice_in_a_row_is_refused(table: Path) -> None:
     again = thaw("split", NAME, "--fresh", "--reason", "worn")
     assert again.status == 2
     assert "fresh already" in again.err
+
+
+def test_splits_that_the_user_gave_are_not_made_fresh_by_asking(table: Path, home: Path, tmp_path: Path) -> None:
+    """The same test pictures would decide again, with their count at zero."""
+    root = tmp_path / "given"
+    for split in ("train", "val", "test"):
+        for label in ("a", "b"):
+            (root / split / label).mkdir(parents=True)
+            (root / split / label / "1.png").write_text(split + label)
+    keep_parameters(home / "runs" / "1", Parameters.model_validate({"name": NAME, "data": {"root": root}}))
+    (home / "runs" / "1" / RESULT).write_text("{}")
+    held_out = {hashlib.sha256(f"test{label}".encode()).hexdigest(): Place("unit", "test") for label in "ab"}
+    write_table(table, held_out)
+    ran = thaw("split", NAME, "--fresh", "--reason", "worn")
+    assert ran.status == 2
+    assert "expected other test pictures after a fresh held-out set was asked for, found 2 held out before" in ran.err
+    assert table.exists()
+    for label in "ab":
+        (root / "test" / label / "1.png").write_text(f"another {label}")
+    assert thaw("split", NAME, "--fresh", "--reason", "worn").status == 0

@@ -21,7 +21,7 @@ from tasks.data.draws import TABLE, current_draw, lock_of
 from tasks.data.facts import looks_of, write_facts
 from tasks.data.pixel_file import keep_rows
 from tasks.data.reading import Read, read_all
-from tasks.data.source import SPLITS, Found, Source, find
+from tasks.data.source import SPLITS, Found, Source, absolute, find
 from tasks.data.spec import DataSpec
 from tasks.data.verified import check_bytes
 from tasks.progress import Progress, silent
@@ -94,7 +94,7 @@ def _key(sources: Sequence[Source], data: DataSpec, preprocessing: Preprocessing
     for source in sources:  # without where it lies: a folder that is moved as a whole is the same
         listing.update(repr(source[1:]).encode("utf-8", "surrogateescape"))
     shape = (preprocessing.image_size, preprocessing.resize)
-    parameters = data.model_dump(mode="json", exclude={"verify"})
+    parameters = data.model_dump(mode="json", exclude={"verify"}) | {"root": str(absolute(data.root))}
     return sealed.digest_of([_FORMAT, listing.hexdigest(), shape, parameters, draw.number])[:16]
 
 

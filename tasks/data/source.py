@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -36,11 +37,11 @@ def find(spec: DataSpec) -> Found:
     Raises BadInput: no such root, no pictures, fewer than two classes, names of classes that cannot be told apart, a
     class that a split given by the user lacks, a manifest that does not fit.
     """
-    root = spec.root.expanduser()
+    root = absolute(spec.root)
     ignored: Counter[str] = Counter()
-    if root.is_file():
+    if os.path.isfile(root):  # noqa: PTH113  Path.is_file() raises where a name is too long
         sources = list(from_manifest(root, spec))
-    elif root.is_dir():
+    elif os.path.isdir(root):  # noqa: PTH112
         _check_no_slices(root, spec.slices)
         sources = list(from_folders(root, spec.group_by, ignored))
     else:
@@ -53,6 +54,11 @@ def find(spec: DataSpec) -> Found:
     _check_classes(root, sorted({source.label for source in sources}))
     _check_splits(sources)
     return Found(tuple(sorted(sources, key=lambda source: source.relative)), tuple(sorted(ignored.items())))
+
+
+def absolute(root: Path) -> Path:
+    """Links are not resolved: a root may be a link that is turned to other pictures of the same names."""
+    return Path(os.path.abspath(os.path.expanduser(root)))  # noqa: PTH100, PTH111  Path.expanduser() raises at ~nobody
 
 
 def _check_no_slices(root: Path, slices: tuple[str, ...]) -> None:
@@ -74,8 +80,8 @@ def _check_classes(root: Path, classes: Sequence[str]) -> None:
         raise BadInput(f"expected two or more classes in {root}, found one ({classes[0]!r}): add the other classes")
     for label, other in _alike(classes):
         raise BadInput(
-            f"expected class names that differ in more than case or Unicode form in {root}, found {label!a} and "
-            f"{other!a}: give one class one spelling"
+            f"expected class names that differ in more than case, blanks or Unicode form in {root}, found {label!a} "
+            f"and {other!a}: give one class one spelling"
         )
 
 
@@ -83,7 +89,7 @@ def _alike(classes: Iterable[str]) -> Iterable[tuple[str, str]]:
     """Names that a person, or another file system, takes for one. Single letters may be classes of handwriting."""
     seen: dict[str, str] = {}
     for label in classes:
-        form = unicodedata.normalize("NFC", label)
+        form = unicodedata.normalize("NFC", label).strip()
         key = form.casefold() if len(form) > 1 else form
         if key in seen:
             yield seen[key], label

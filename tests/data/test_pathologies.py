@@ -188,16 +188,14 @@ def test_links(own: Path, home: Path, tmp_path: Path) -> None:
     (folder / "out.png").symlink_to(outside / "out.png")
     (folder / "nothing.png").symlink_to("gone.png")
     (folder / "itself.png").symlink_to("itself.png")
-    (folder / "loop").symlink_to(own)
     (folder / "notes").symlink_to(outside / "out.png")
-    (own / "digit-1" / "up").symlink_to(outside)
+    (own / "itself").symlink_to("itself")
     dataset = lenient(own, home)
     told = reasons(dataset)
-    assert set(told) == {"out.png", "nothing.png", "itself.png", "loop", "up"}
+    assert set(told) == {"out.png", "nothing.png", "itself.png"}
     assert "leads out of the folder: copy the picture, or name it in a manifest" in told["out.png"]
     assert "cannot be opened" in told["nothing.png"]
     assert "cannot be opened" in told["itself.png"]
-    assert told["loop"] == told["up"] == "is a link to a folder, which is not followed: name the real folder"
     assert len(pixels(dataset)) == 32 + 2
     kept = splits_of(dataset)
     assert kept[folder / "inside.png"] == kept[folder / "real.png"]
@@ -210,9 +208,10 @@ def test_the_root_itself_may_be_a_link(own: Path, home: Path, tmp_path: Path) ->
     assert len(pixels(dataset)) == 33
 
 
-@pytest.mark.parametrize("inner", ["", "test"])
-def test_a_link_in_place_of_a_class_folder_is_refused(own: Path, tmp_path: Path, inner: str) -> None:
-    if inner:
+@pytest.mark.parametrize("inner", ["", "test", "digit-0"])
+def test_a_link_in_place_of_a_folder_is_refused(own: Path, tmp_path: Path, inner: str) -> None:
+    """Within a class as well: it would count as one picture, however many it leads to."""
+    if inner == "test":
         for split in ("train", "val", "test"):
             shutil.copytree(own, tmp_path / "all" / split)
         own = tmp_path / "all"
@@ -234,10 +233,9 @@ def test_a_nested_folder_that_cannot_be_listed_is_named(own: Path, home: Path, m
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    assert "folder that cannot be opened" in why(own, home, "closed")
-    monkeypatch.setattr(os, "scandir", lambda path: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
-    with pytest.raises(BadInput, match="cannot be opened: Permission denied"):
-        find_pictures(DataSpec(root=own))
+    message = f"expected to list {closed}, found a folder that cannot be opened .Permission denied.: allow it"
+    with pytest.raises(BadInput, match=message):
+        lenient(own, home)
 
 
 @pytest.mark.parametrize(("number", "text"), [(13, "Permission denied"), (5, "Input/output error")])
@@ -353,13 +351,19 @@ def test_names_at_the_limits(own: Path, home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("Good", "good"), (unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é"))]
+    ("one", "other"),
+    [
+        ("Good", "good"),
+        (" good", "good "),
+        ("a", "a "),
+        (unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é")),
+    ],
 )
 def test_classes_that_look_the_same_are_refused(tmp_path: Path, one: str, other: str) -> None:
     for label in (one, other):
         (tmp_path / label).mkdir()
         (tmp_path / label / "1.png").touch()
-    with pytest.raises(BadInput, match="differ in more than case or Unicode form") as caught:
+    with pytest.raises(BadInput, match="differ in more than case, blanks or Unicode form") as caught:
         find_pictures(DataSpec(root=tmp_path))
     assert ascii(one) in str(caught.value)
     assert ascii(other) in str(caught.value)
@@ -409,9 +413,9 @@ def test_a_class_that_only_one_split_has_is_named(tmp_path: Path) -> None:
         find_pictures(DataSpec(root=root))
 
 
-def test_a_class_folder_without_pictures_counts_as_lacking(tmp_path: Path) -> None:
+def test_a_class_folder_without_pictures_is_named(tmp_path: Path) -> None:
     root = three(tmp_path / "given")
     for path in (root / "val" / "digit-0").iterdir():
         path.rename(path.with_suffix(".txt"))
-    with pytest.raises(BadInput, match="found none of 'digit-0' in validation"):
+    with pytest.raises(BadInput, match=f"expected pictures in every class folder, found none in {root}/val/digit-0: "):
         find_pictures(DataSpec(root=root))

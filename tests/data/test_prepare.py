@@ -196,6 +196,19 @@ def test_another_configuration_has_another_key(own: Path, home: Path, change: di
     assert run(own, home, **change).key != run(own, home).key
 
 
+def test_a_relative_root_is_part_of_the_key_as_the_folder_that_it_is_now(
+    own: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own.parent)
+    first = run(Path("own"), home)
+    assert run(own, home).path == first.path
+    own.rename(own.parent / "project")
+    monkeypatch.chdir(own.parent / "project")
+    moved = run(Path(), home)
+    assert moved.path != first.path
+    assert all(path.exists() for path in splits_of(moved))
+
+
 def test_another_size_or_resize_has_another_key(own: Path, home: Path) -> None:
     keys = {
         prepare("digits", home, spec(own), HALF.model_copy(update=change)).key

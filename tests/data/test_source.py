@@ -110,7 +110,25 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert "data.root" in message
 
 
-@pytest.mark.parametrize("names", [(), ("good/notes.txt", "bad/notes.txt"), ("1.png", "2.png")])
+@pytest.mark.parametrize("root", ["x" * 300, "~nobody-of-that-name/x", "a\0b"])
+def test_roots_that_cannot_be(root: str) -> None:
+    assert "data.root" in refused(Path(root))
+
+
+@pytest.mark.parametrize("root", [".", "../{name}", "{name}/.."])
+def test_a_relative_root_is_the_folder_that_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    here = touch(tmp_path, "good/1.png", "bad/1.png", f"{tmp_path.name}/1.png")
+    monkeypatch.chdir(here)
+    sources = found(Path(root.format(name=here.name)), r"^[^/]+")
+    assert [(s.file, s.relative, s.group) for s in sources] == [
+        (s.file, s.relative, s.group) for s in found(here, "^[^/]+")
+    ]
+    assert {s.relative for s in sources} >= {"good/1.png", "bad/1.png"}
+
+
+@pytest.mark.parametrize("names", [(), ("1.png", "2.png")])
 def test_no_pictures(tmp_path: Path, names: tuple[str, ...]) -> None:
     assert "one folder per class" in refused(touch(tmp_path, *names))
 

@@ -98,10 +98,11 @@ def group_of(
         raise BadInput(
             f"expected data.group_by to be a column or a regular expression, found {group_by!r} ({error}): correct it"
         ) from None
-    if match is None:
+    group = match and (match.group(1) if match.re.groups else match.group(0))
+    if not group:  # an optional group may match nothing
         or_column = f" or to be one of the columns {', '.join(columns)}" if columns else ""
         wanted = f"expected data.group_by {group_by!r} to match every path{or_column}"
         raise BadInput(
             f"{wanted}, found {relative!r}: correct it", shared=f"{wanted}, found one that it does not: correct it"
         )
-    return match.group(1) if match.re.groups else match.group(0)
+    return group

@@ -40,18 +40,29 @@ def from_manifest(manifest: Path, spec: DataSpec) -> Iterator[Source]:
 
 
 def _is_parquet(manifest: Path) -> bool:
-    with manifest.open("rb") as file:
-        return file.read(4) == _PARQUET
+    try:
+        with manifest.open("rb") as file:
+            return file.read(4) == _PARQUET
+    except OSError as error:
+        raise BadInput(f"expected to read {manifest}, found it cannot be opened: {error.strerror}") from None
 
 
 def _read_csv(manifest: Path, spec: DataSpec) -> _Table:
+    rows, begun = [], 1
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)  # else all rows after an open quote are one cell's text
             columns = tuple(reader.fieldnames or ())
             _check_columns(manifest, columns, spec)
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
+            begun = 2
+            for row in reader:
+                rows.append(row)
+                begun = reader.line_num + 1
+    except csv.Error as error:
+        raise BadInput(
+            f"{manifest}, line {begun}: expected a row of a CSV file, found one that is not ({error}): close the quotes"
+        ) from None
+    except UnicodeDecodeError as error:
         raise BadInput(
             f"expected {manifest} to be a CSV file in UTF-8 or a Parquet file, found otherwise ({error}): save it so, "
             "or name the folder"
@@ -70,12 +81,12 @@ def _read_parquet(manifest: Path, spec: DataSpec) -> _Table:
             columns = tuple(whole.schema_arrow.names)
             _check_columns(manifest, columns, spec)
             wanted = [c for c in columns if c in {"path", "label", "group", "split", spec.group_by, *spec.slices}]
-            read = {name: whole.read([name], use_threads=False).column(name).to_pylist() for name in wanted}
-    except (ArrowException, OSError, KeyError) as error:
+            read = [whole.read([name], use_threads=False).column(name).to_pylist() for name in wanted]
+            cells = list(zip(*read, strict=True))
+    except (ArrowException, OSError, KeyError, ValueError) as error:
         told = " ".join(str(error).split())[:200]
         raise BadInput(f"expected {manifest} to be a Parquet file, found otherwise ({told}): write it again") from None
-    texts = {name: [_text(value, manifest, name) for value in values] for name, values in read.items()}
-    rows = [dict(zip(texts, values, strict=True)) for values in zip(*texts.values(), strict=True)]
+    rows = [{name: _text(value, manifest, name) for name, value in zip(wanted, row, strict=True)} for row in cells]
     return _Table(columns, rows, 1, "row")
 
 
@@ -156,7 +167,7 @@ def _check_labels(manifest: Path, labels: list[str]) -> None:
 
 
 def _check_unique(manifest: Path, paths: list[str]) -> None:
-    written = Counter(os.path.normpath(path) for path in paths)  # ./a.png is a.png
+    written = Counter(os.path.normpath(manifest.parent / path) for path in paths)  # ./a.png is a.png
     twice, times = written.most_common(1)[0] if paths else ("", 0)
     if times > 1:
         wanted, advice = f"expected each picture once in {manifest}, found", "times: remove the extra rows"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -96,6 +98,55 @@ def test_a_damaged_file_is_refused(tmp_path: Path, cut: int) -> None:
     place.write_bytes(place.read_bytes()[:cut])
     with pytest.raises(BadInput, match="expected .* to be a Parquet file, found otherwise"):
         found(place)
+
+
+def test_any_damage_is_bad_input(tmp_path: Path) -> None:
+    """Bytes that are no text, columns of other lengths, a broken footer: whatever the reader makes of them."""
+    paths = pyarrow.array(["0.png", "1.png"])
+    texts = pyarrow.Array.from_buffers(
+        pyarrow.string(),
+        2,
+        [None, pyarrow.array([0, 4, 8], pyarrow.int32()).buffers()[1], pyarrow.py_buffer(b"\xff\xfeabgood")],
+    )
+    parquet.write_table(pyarrow.table({"path": paths, "label": texts}), tmp_path / "pictures.parquet")
+    with pytest.raises(BadInput, match="to be a Parquet file, found otherwise .*utf-8"):
+        found(tmp_path / "pictures.parquet")
+    place, random = written(tmp_path, COLUMNS), np.random.default_rng(0)
+    whole = place.read_bytes()
+    for _ in range(150):
+        data = bytearray(whole)
+        for at in random.integers(4, len(data), 3):
+            data[at] = random.integers(256)
+        place.write_bytes(data)
+        with contextlib.suppress(BadInput):
+            found(place)
+
+
+def test_a_manifest_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = written(tmp_path, COLUMNS)
+    refuse = PermissionError(13, "Permission denied")
+    monkeypatch.setattr(Path, "open", lambda *_, **__: (_ for _ in ()).throw(refuse))
+    with pytest.raises(BadInput, match="expected to read .*, found it cannot be opened: Permission denied"):
+        found(place)
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ('0.png,good,"5 inch\n1.png,bad,x\n2.png,good,y\n3.png,bad,"z\n', 2),
+        ('0.png,good,x\n1.png,bad,"5 inch\n2.png,good,y\n3.png,bad,z\n', 3),
+        ('0.png,good,"two\nlines"\n1.png,bad,"5 inch', 4),
+    ],
+)
+def test_no_row_vanishes_in_an_open_quote(tmp_path: Path, rows: str, line: int) -> None:
+    place = tmp_path / "pictures.csv"
+    for i in range(4):
+        (tmp_path / f"{i}.png").touch()
+    place.write_text("path,label,note\n" + rows)
+    with pytest.raises(BadInput, match=f"pictures.csv, line {line}: expected a row .* found .*: close the quotes"):
+        found(place)
+    place.write_text('path,label,note\n0.png,good,"two\nlines"\n1.png,bad,x')
+    assert len(found(place)) == 2
 
 
 def test_a_column_twice_in_a_csv_is_refused(tmp_path: Path) -> None:

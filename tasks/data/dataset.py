@@ -2,7 +2,7 @@
 
 pixels.npy     uint8 [N, H, W, 3] RGB, 0-255
 pictures.csv   path, digest (sha256 of the file), label, unit, split, one column a slice; row i belongs to pixels[i]
-split.csv      digest, unit, split: the table that travels with the artifact, without paths
+split.csv      digest, unit, split, group: the table that travels with the artifact, without paths
 facts.csv, looks.npy   what the same pass saw of each picture: see `tasks.data.facts`
 """
 

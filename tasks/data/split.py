@@ -36,8 +36,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Place:
+    """`group`: the name of the picture's own group, where its unit bears another's: else that would be forgotten."""
+
     unit: str
     split: str
+    group: str = ""
 
 
 Table = Mapping[str, Place]
@@ -59,15 +62,16 @@ def read_table(path: Path) -> dict[str, Place]:
     if not path.is_file():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        return {row["digest"]: Place(row["unit"], row["split"]) for row in csv.DictReader(file)}
+        rows = csv.DictReader(file)
+        return {row["digest"]: Place(row["unit"], row["split"], row.get("group") or "") for row in rows}
 
 
 def table_text(table: Table) -> str:
-    """The table as CSV: digest, unit, split; sorted, so that equal tables are equal bytes."""
+    """The table as CSV: digest, unit, split, group; sorted, so that equal tables are equal bytes."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("digest", "unit", "split"))
-    writer.writerows((digest, place.unit, place.split) for digest, place in sorted(table.items()))
+    writer.writerow(("digest", "unit", "split", "group"))
+    writer.writerows((digest, place.unit, place.split, place.group) for digest, place in sorted(table.items()))
     return out.getvalue()
 
 
@@ -97,7 +101,14 @@ def place(pictures: Sequence[Picture], table: Table, spec: DataSpec, draw: Draw 
         first = _first(members, spec, draw)
         places = [first[picture.unit] for picture in pictures]
     _check_classes(pictures, places)
-    return places
+    return [_with_group(picture, found) for picture, found in zip(pictures, places, strict=True)]
+
+
+def _with_group(picture: Picture, found: Place) -> Place:
+    if picture.group is None:
+        return found
+    own = unit_name([picture])
+    return Place(found.unit, found.split, "" if own == found.unit else own)
 
 
 def unit_name(members: Sequence[Picture]) -> str:
@@ -143,7 +154,8 @@ def _by_name(table: Table) -> dict[str, set[Place]]:
     """Where each unit of the table stands: a group is known by name when its old pictures are gone."""
     places: dict[str, set[Place]] = defaultdict(set)
     for found in table.values():
-        places[found.unit].add(found)
+        for name in {found.unit, found.group} - {""}:
+            places[name].add(found)
     return places
 
 
@@ -159,7 +171,8 @@ def _joined(
     if known and any(member.group is not None for member in unit):
         return Place(name, min(found.split for found in known))
     if known:
-        return min(known, key=lambda found: found.unit)
+        one = min(known, key=lambda found: found.unit)
+        return Place(one.unit, one.split)
     position = int(rank(spec.seed, name, draw), 16) / 2**256
     split = "test" if position < spec.test else "validation" if position < spec.test + spec.validation else "train"
     return Place(name, split)

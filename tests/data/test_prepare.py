@@ -102,7 +102,7 @@ def test_each_row_of_the_array_is_its_picture_as_the_server_would_read_it(digits
 def test_the_table_that_travels_holds_no_paths_and_no_groups(own: Path, home: Path) -> None:
     dataset = run(own, home, group_by=r"(\d+)\.png")
     text = (dataset.path / SPLIT).read_text()
-    assert text.startswith("digest,unit,split\n")
+    assert text.startswith("digest,unit,split,group\n")
     assert "png" not in text
     assert "own" not in text
     assert dataset.grouped

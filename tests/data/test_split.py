@@ -211,6 +211,19 @@ def test_a_new_picture_of_a_group_takes_its_split_though_the_groups_old_pictures
     assert place(new, table, SPEC) == [by_group[p.group] for p in new]
 
 
+@pytest.mark.parametrize("number", range(8))
+def test_a_group_keeps_its_split_though_a_copy_gave_its_unit_another_groups_name(number: int, tmp_path: Path) -> None:
+    others = numbered([*singles("good", 20), *singles("bad", 20)])
+    pair = [replace(p, group=f"{number}g{i}", unit=40) for i, p in enumerate(singles("good", 2, 100))]
+    places = place([*others, *pair], {}, SPEC)
+    assert places[-1].unit == places[-2].unit
+    write_table(tmp_path / "split.csv", added({}, [*others, *pair], places))
+    table = read_table(tmp_path / "split.csv")
+    later = [replace(p, group=f"{number}g{i}", unit=40 + i) for i, p in enumerate(singles("good", 2, 200))]
+    assert [found.split for found in place([*others, *later], table, SPEC)[40:]] == [places[-1].split] * 2
+    assert place([*others, *pair], table, SPEC) == places
+
+
 def _two_splits() -> tuple[list[Picture], list[Place], Table, int, int]:
     """Old pictures, their places, their table, and the positions of one in train and one in test."""
     old = numbered([*singles("good", 20), *singles("bad", 20)])

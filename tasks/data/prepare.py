@@ -15,7 +15,7 @@ from serving import sealed
 from serving.errors import BadInput
 from serving.preprocess import Preprocessing
 from tasks.data import split as splits
-from tasks.data import units
+from tasks.data.bridges import divide
 from tasks.data.dataset import COLUMNS, PICTURES, PIXELS, SLICE, SPLIT, Dataset
 from tasks.data.draws import TABLE, current_draw, lock_of
 from tasks.data.facts import looks_of, write_facts
@@ -115,7 +115,7 @@ def _write(
         _check_unreadable(sources, read, data.max_unreadable)
         _check_classes_left(sources, good)
         table = splits.read_table(table_path)
-        places = splits.place(_pictures(sources, read, good, data), table, data, draw)
+        places = _places(sources, read, good, data, table, draw)
         rows = [(sources[i], read[i], where) for i, where in zip(good, places, strict=True)]
         kept = [row for row in rows if row[2].split != splits.BRIDGE]
         _write_pictures(directory / PICTURES, kept, data.slices)
@@ -159,16 +159,17 @@ def _check_classes_left(sources: Sequence[Source], good: Sequence[int]) -> None:
         )
 
 
-def _pictures(
-    sources: Sequence[Source], read: Sequence[Read], good: Sequence[int], data: DataSpec
-) -> list[splits.Picture]:
-    digests = [read[i].digest for i in good]
+def _places(
+    sources: Sequence[Source],
+    read: Sequence[Read],
+    good: Sequence[int],
+    data: DataSpec,
+    table: splits.Table,
+    draw: splits.Draw,
+) -> list[splits.Place]:
     looks = looks_of([fact for i in good if (fact := read[i].fact) is not None])
-    unit = units.components(digests, [sources[i].group for i in good], looks if data.near_duplicates else None)
-    return [
-        splits.Picture(digest, sources[i].label, first, sources[i].group, sources[i].split)
-        for i, digest, first in zip(good, digests, unit, strict=True)
-    ]
+    pictures = [splits.Picture(read[i].digest, sources[i].label, -1, sources[i].group, sources[i].split) for i in good]
+    return divide(pictures, looks if data.near_duplicates else None, table, data, draw)
 
 
 def _write_pictures(path: Path, rows: Sequence[tuple[Source, Read, splits.Place]], slices: tuple[str, ...]) -> None:

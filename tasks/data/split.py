@@ -89,7 +89,7 @@ def place(pictures: Sequence[Picture], table: Table, spec: DataSpec, draw: Draw 
     members: dict[int, list[Picture]] = defaultdict(list)
     for picture in pictures:
         members[picture.unit].append(picture)
-    known = _by_name(table)
+    known = by_name(table)
     if any(picture.given for picture in pictures):
         places = _given(pictures, members, table)
         check_unworn((picture.digest for picture in pictures if picture.given == "test"), draw.worn)
@@ -150,7 +150,7 @@ def _cuts(units: int, label: str, spec: DataSpec) -> tuple[int, int]:
     return test, test + validation
 
 
-def _by_name(table: Table) -> dict[str, set[Place]]:
+def by_name(table: Table) -> dict[str, set[Place]]:
     """Where each unit of the table stands: a group is known by name when its old pictures are gone."""
     places: dict[str, set[Place]] = defaultdict(set)
     for found in table.values():

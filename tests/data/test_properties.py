@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from serving.errors import BadInput
+from tasks.data import bridges
 from tasks.data.source import SPLITS
 from tasks.data.spec import DataSpec
-from tasks.data.split import BRIDGE, Picture, Place, place, table_text
+from tasks.data.split import BRIDGE, Picture, Place, table_text
 from tasks.data.units import components
 
 SPEC = DataSpec(root=Path("unused"), train=0.6, validation=0.2, test=0.2)
@@ -112,11 +113,7 @@ STEPS: tuple[Callable[[World], None], ...] = (add, delete, rename, save_again, g
 def divide(files: list[Kept], table: dict[str, Place]) -> list[Place]:
     """As `prepare`: in order of names."""
     looks = np.stack([np.frombuffer(file.look, np.uint8) for file in files])
-    units = components([file.digest for file in files], [file.group for file in files], looks)
-    pictures = [
-        Picture(file.digest, file.label, unit, file.group, None) for file, unit in zip(files, units, strict=True)
-    ]
-    return place(pictures, table, SPEC)
+    return bridges.divide([Picture(f.digest, f.label, -1, f.group, None) for f in files], looks, table, SPEC)
 
 
 def sorted_files(world: World) -> list[Kept]:
@@ -189,6 +186,27 @@ def test_the_histories_reach_bridges_and_refusals() -> None:
     world.files = [replace(f, group="one patient") if f in torn else f for f in world.files]
     with pytest.raises(BadInput, match="a group that earlier runs of this name divided"):
         divide(sorted_files(world), table)
+
+
+def test_a_bridge_takes_no_harmless_picture_with_it() -> None:
+    """Neither a copy of one of those that it links, nor one that looks like the bridge alone, however long it stays."""
+    world = World(np.random.default_rng(0))
+    world.files = [world.new() for _ in range(40)]
+    while True:
+        first = world.new(label="good")
+        second = world.new(flipped(first.look, range(14)), "good")
+        old = [*world.files, first, second]
+        table = own_table(old, divide(old, {}))
+        if table[first.digest].split != table[second.digest].split:
+            break
+    between = world.new(flipped(first.look, range(7)), "good")
+    harmless = world.new(flipped(first.look, range(100, 103)), "good")
+    beyond = world.new(flipped(between.look, range(200, 206)), "good")
+    for _ in range(2):
+        places = divide([*old, between, harmless, beyond], table)
+        assert [found.split for found in places[-3:-1]] == [BRIDGE, table[first.digest].split]
+        assert places[-1].split in SPLITS
+        table = own_table([*old, between, harmless, beyond], places)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -33,6 +33,10 @@ PAD = (0, 0, 0)
 MAX_SCANS = 50
 MAX_SEGMENTS = 1000
 MAX_PADDING = 65536
+# A PNG's pixels come in chunks of 8 KiB or so, beside a dozen of text, colours and times, and three a frame of an
+# animation. Pillow reads each in Python: millions of empty ones keep a core busy for minutes.
+MAX_CHUNKS = 10_000
+SHORT_CHUNK = 256  # bytes; pixels in shorter ones count too
 
 # Kinds that are recognised only to say what to do with them: how they begin, their name, the way to a picture
 _RASTER = "convert it, e.g. `magick FILE picture.png`"
@@ -131,8 +135,7 @@ def inspect(data: bytes, at_least: int | None = None, formats: tuple[str, ...] =
     kind = kind_of(data)
     if kind is None or kind not in formats:
         raise PictureError(415, "unsupported_format", f"expected {', '.join(formats)}, found {_other(data)}")
-    if kind == "JPEG":
-        _check_jpeg_structure(data)
+    _check_structure(kind, data)
     try:
         image = Image.open(io.BytesIO(data), formats=[kind])
         (width, height), mode = image.size, image.mode
@@ -177,6 +180,13 @@ def read_pixels(data: bytes, preprocessing: Preprocessing, formats: tuple[str, .
     return to_pixels(decode(data, 2 * preprocessing.image_size, formats), preprocessing)
 
 
+def _check_structure(kind: str, data: bytes) -> None:
+    if kind == "JPEG":
+        _check_jpeg_structure(data)
+    elif kind == "PNG":
+        _check_png_structure(data)
+
+
 def _check_jpeg_structure(data: bytes) -> None:
     """Refuses a JPEG with far more scans or segments than any camera or encoder writes, without decoding it."""
     scans = segments = padding = 0
@@ -195,6 +205,19 @@ def _check_jpeg_structure(data: bytes) -> None:
         if marker == _JPEG_END:
             break
         position = end + int.from_bytes(data[end : end + 2])
+
+
+def _check_png_structure(data: bytes) -> None:
+    """Refuses a PNG with far more small chunks than any encoder writes, without decoding it."""
+    position, chunks = 8, 0
+    while position < len(data):
+        length = int.from_bytes(data[position : position + 4])
+        chunks += length < SHORT_CHUNK or data[position + 4 : position + 8] not in (b"IDAT", b"fdAT")
+        if chunks > MAX_CHUNKS:
+            raise PictureError(
+                422, "undecodable", f"expected a PNG of at most {MAX_CHUNKS} small chunks, found more: save it again"
+            )
+        position += 12 + length
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:

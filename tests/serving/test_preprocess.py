@@ -24,7 +24,17 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from serving.errors import PictureError
-from serving.preprocess import FORMATS, MAX_PIXELS, MAX_SCANS, Preprocessing, decode, kind_of, read_pixels, to_pixels
+from serving.preprocess import (
+    FORMATS,
+    MAX_CHUNKS,
+    MAX_PIXELS,
+    MAX_SCANS,
+    Preprocessing,
+    decode,
+    kind_of,
+    read_pixels,
+    to_pixels,
+)
 from tests.serving.pictures import needs_pictures, pictures
 
 ROOT = Path(__file__).parents[2]
@@ -401,6 +411,17 @@ def test_a_jpeg_of_some_more_scans_than_usual_is_accepted_in_time() -> None:
     started = time.perf_counter()
     read_pixels(data, PREPROCESSING)
     assert time.perf_counter() - started < SECONDS
+
+
+@pytest.mark.parametrize("kind", [b"prVt", b"IDAT", b"fdAT"])
+def test_a_png_of_very_many_chunks_is_refused_before_it_is_decoded(kind: bytes) -> None:
+    data = encoded(photo(), "PNG")
+    chunk = bytes(4) + kind + zlib.crc32(kind).to_bytes(4)
+    started = time.perf_counter()
+    assert refused(data[:33] + chunk * 800_000 + data[33:]) == (422, "undecodable")
+    assert time.perf_counter() - started < SECONDS
+    if kind == b"prVt":
+        assert read_pixels(data[:33] + chunk * (MAX_CHUNKS - 100) + data[33:], PREPROCESSING).any()
 
 
 def with_segments(segment: bytes, total: int = 10 * 2**20) -> bytes:

@@ -18,7 +18,12 @@ from tasks.release.unchanged import RESULT
 
 
 def find_unchanged_result(home: Path, parameters: Parameters) -> dict[str, Any] | None:
-    """The result of the newest run of the name, if it had these parameters and no picture changed since; or None."""
+    """The result of the newest run of the name, if it had these parameters and no picture changed since; or None.
+
+    None as well where each file is to be read again: that is what the run is for.
+    """
+    if parameters.data.verify:
+        return None
     dataset = find_prepared(parameters.name, home, parameters.data, describe(parameters.model))
     for kept in sorted((home / "runs").glob(f"*/{RESULT}"), reverse=True):
         try:

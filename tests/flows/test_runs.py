@@ -195,6 +195,11 @@ def test_nothing_a_picture_or_a_parameter_changed(home: Path, tmp_path: Path) ->
     (home / "runs" / "4" / RESULT).write_text("{")
     keep_parameters(home / "runs" / "5", own)  # begun, without a result yet
     assert find_unchanged_result(home, own) == result | {"promoted": False}, "the newest that ended"
+    keep_parameters(home / "runs" / "51", own.model_copy(update={"data": own.data.model_copy(update={"verify": True})}))
+    (home / "runs" / "51" / RESULT).write_text(json.dumps(result))
+    verified = read_run(home / "runs" / "51")
+    assert find_unchanged_result(home, verified) is None, "each file is to be read again"
+    (home / "runs" / "51" / RESULT).unlink()
 
     other = parameters("digits", str(root), model={"image_size": 32}, finetune={"epochs": 1})
     assert find_unchanged_result(home, other) is None

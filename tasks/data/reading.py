@@ -54,7 +54,7 @@ def read_all(path: Path, sources: Sequence[Source], preprocessing: Preprocessing
 
 def in_threads(work: Callable[[int], T], count: int) -> Iterator[T]:
     """`work(0)` ... `work(count - 1)`, in order, a bounded number of them ahead of the caller."""
-    threads = os.cpu_count() or 1
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[list[T]]] = deque()
         for start in range(0, count, _TOGETHER):
@@ -83,15 +83,19 @@ def bytes_of(source: Source) -> bytes:
         raise Unreadable(source.refused)
     if source.size > MAX_BYTES:
         raise Unreadable(f"expected at most {MAX_BYTES // 2**20} MiB, found {source.size // 2**20}: scale it down")
-    try:
-        # a file may have become a pipe since it was listed; without O_NONBLOCK opening one waits for a writer
-        with os.fdopen(os.open(source.file, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise Unreadable("is no longer a file")
-            data = file.read(source.size + 1)
-            after = os.fstat(file.fileno())
-    except OSError as error:
-        raise Unreadable(f"cannot be opened: {error.strerror}") from None
+    data, after = read_regular(source.file, source.size + 1)
     if (len(data), after.st_size, after.st_mtime_ns) != (source.size, source.size, source.time):
         raise Unreadable("was changed while the pictures were read: run again when nothing writes to it")
     return data
+
+
+def read_regular(path: str | Path, most: int) -> tuple[bytes, os.stat_result]:
+    """The first `most` bytes of a file, and its status after they were read. Raises Unreadable."""
+    try:
+        # it may have become a pipe since it was listed; without O_NONBLOCK opening one waits for a writer
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Unreadable("is no longer a file")
+            return file.read(most), os.fstat(file.fileno())
+    except OSError as error:
+        raise Unreadable(f"cannot be opened: {error.strerror}") from None

@@ -143,7 +143,8 @@ def _cuts(units: int, label: str, spec: DataSpec) -> tuple[int, int]:
     if units < len(SPLITS):
         raise BadInput(
             f"expected at least {len(SPLITS)} separate pictures (or groups) of every class, one for each of "
-            f"{', '.join(SPLITS)}, found {units} of {label!r}: add pictures, or leave the class out"
+            f"{', '.join(SPLITS)}, found {units} of {label!r}: add pictures, or leave the class out. "
+            "Pictures that look alike count as one; if they are different things, set data.near_duplicates=false"
         )
     test = min(max(1, round(units * spec.test)), units - 2)
     validation = min(max(1, round(units * spec.validation)), units - 1 - test)

@@ -14,6 +14,7 @@ from serving.errors import BadInput
 from serving.predictor import Predictor
 from serving.preprocess import Pixels
 from tasks.data.dataset import Dataset, Subset, pixels
+from tasks.data.reading import MAX_BYTES, Unreadable, read_regular
 from tasks.evaluation.sample import Sample
 from tasks.progress import Progress, silent
 
@@ -53,9 +54,9 @@ def original_bytes(part: Subset, row: int) -> bytes:
     """A picture's file. Raises BadInput if it is not the one that was prepared."""
     path = part.paths[row]
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _changed(path, f"it cannot be read ({error.strerror}): run again") from None
+        data, _ = read_regular(path, MAX_BYTES)
+    except Unreadable as error:
+        raise _changed(path, f"found that it {error}: run again") from None
     if hashlib.sha256(data).hexdigest() != part.digests[row]:
         raise _changed(path, "found other bytes: it changed during the run; run again")
     return data

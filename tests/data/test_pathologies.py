@@ -10,6 +10,7 @@ import shutil
 import socket
 import unicodedata
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,11 @@ from PIL import Image
 import tasks.data.reading
 from serving import sealed
 from serving.errors import BadInput
-from tasks.data.dataset import Dataset, pixels
+from tasks.data.dataset import Dataset, pixels, subset
 from tasks.data.reading import MAX_BYTES
 from tasks.data.source import Source, find, find_pictures
 from tasks.data.spec import DataSpec
+from tasks.evaluation.outputs import original_bytes
 from tests.conftest import write_digits
 from tests.data.test_prepare import run, scene, splits_of
 
@@ -178,6 +180,25 @@ def test_a_file_that_becomes_a_pipe_after_it_was_listed_does_not_block(
     assert reasons(dataset) == {"000.png": "is no longer a file"}
 
 
+@pytest.mark.timeout(60)
+def test_a_prepared_picture_that_becomes_a_pipe_does_not_block_its_certification(own: Path, home: Path) -> None:
+    part = subset(run(own, home), "test")
+    part.paths[0].unlink()
+    os.mkfifo(part.paths[0])
+    with pytest.raises(BadInput, match="as it was prepared, found that it is no longer a file: run again"):
+        original_bytes(part, 0)
+
+
+def test_as_many_threads_as_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's share may be two of a hundred."""
+    asked: list[int] = []
+    real = ThreadPoolExecutor
+    monkeypatch.setattr(tasks.data.reading, "ThreadPoolExecutor", lambda count: asked.append(count) or real(count))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+    assert list(tasks.data.reading.in_threads(lambda i: i, 40)) == list(range(40))
+    assert asked == [3]
+
+
 def test_links(own: Path, home: Path, tmp_path: Path) -> None:
     outside = tmp_path / "elsewhere"
     outside.mkdir()
@@ -274,7 +295,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> Non
         return real(source)
 
     monkeypatch.setattr(tasks.data.reading, "bytes_of", reading)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
 
 
 @pytest.mark.parametrize(

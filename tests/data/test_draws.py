@@ -111,7 +111,7 @@ def test_a_table_that_was_put_back_is_authoritative(own: Path, home: Path) -> No
     """A dataset that another table divided is not used again in silence."""
     dataset, table = run(own, home), home / "datasets" / "digits" / "split.csv"
     text = table.read_text()
-    table.write_text(text.replace(",test\n", ",train\n", 1))
+    table.write_text(text.replace(",test,", ",train,", 1))
     with pytest.raises(BadInput, match="found 1 of 32 missing or elsewhere: put the table back, or remove that folder"):
         run(own, home)
     table.unlink()

@@ -434,5 +434,5 @@ def test_a_test_picture_that_changed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="found other bytes: it changed during the run"):
         scored(champion(tmp_path / "champion", {}), test)
     test.paths[1].unlink()
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="cannot be opened"):
         scored(champion(tmp_path / "champion", {}), test)

@@ -21,6 +21,7 @@ _NEAR = 0.2  # a coarse difference above it is another picture's: 4 times that o
 _STEPS = 8
 _RIM = 3  # pixels: what a copy lost at its rims has been blurred into them
 _PER_PIXEL = 0.11  # as much difference as everything shifted by a pixel makes
+_GAINS = (0.5, 2.0)  # contrast of a copy; with a gain of 0 every picture would fit a blank one
 _BRIGHT = 249  # above, brightness was cut off
 _AT_ONCE = 512
 Floats = npt.NDArray[np.float32]
@@ -110,7 +111,9 @@ def _left(first: Tensor, second: Tensor, place: Tensor) -> Tensor:
     even = (slopes <= limit) & (inside[:, 0] > 0)
     spread = ((own[:, 0].square() * even).sum((1, 2)) / even.sum((1, 2)).clamp_min(1)).sqrt()
     missing = torch.where(even, rest[:, 0].abs(), torch.nan).flatten(1).nanmedian(1).values
-    return torch.maximum(torch.nan_to_num(missing / spread.clamp_min(1.0), nan=1.0), _PER_PIXEL * shift).clamp_max(1.0)
+    share = torch.nan_to_num(missing / spread.clamp_min(1.0), nan=1.0)
+    share = torch.where(inside.flatten(1).any(1), share, 0.0)  # all white: what is left everywhere decides alone
+    return torch.maximum(share, _PER_PIXEL * shift).clamp_max(1.0)
 
 
 def _laid(second: Tensor, place: Tensor, mode: str = "bilinear") -> tuple[Tensor, Tensor]:
@@ -130,7 +133,7 @@ def _rest(first: Tensor, laid: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     """First minus second, after the gain and offset that fit best; and the first around its mean."""
     a, b = _centred(first, inside), _centred(laid, inside)
     gain = (a * b).sum((1, 2, 3), keepdim=True) / b.square().sum((1, 2, 3), keepdim=True).clamp_min(1e-6)
-    return a - gain * b, a
+    return a - gain.clamp(*_GAINS) * b, a
 
 
 def _centred(values: Tensor, inside: Tensor) -> Tensor:

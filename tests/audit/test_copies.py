@@ -37,6 +37,17 @@ def test_alike_pictures_are_no_copies() -> None:
     assert find_copies(as_pixels(images), features_of(images)) == ()
 
 
+@pytest.mark.parametrize("place", [0, 12, 24])
+def test_a_blank_picture_is_a_copy_of_blank_ones_only(place: int) -> None:
+    images = [texture(seed) for seed in range(24)]
+    for value in (0, 128, 255):
+        blank = Image.new("RGB", (120, 120), (value,) * 3)
+        one = [*images[:place], blank, *images[place:]]
+        assert find_copies(as_pixels(one), features_of(one)) == ()
+        two = [*one, blank]
+        assert [(copy.first, copy.second) for copy in find_copies(as_pixels(two), features_of(two))] == [(place, 25)]
+
+
 def test_drawings_on_an_empty_ground_are_no_copies() -> None:
     """Where most of a picture is empty, most of it always agrees."""
     drawn = [Image.fromarray((image * 15).astype(np.uint8)).resize((64, 64)) for image in load_digits().images[:150]]

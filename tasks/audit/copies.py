@@ -8,6 +8,7 @@ and must lie nearer than this folder's unlike pictures lie to each other. docs/a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,9 +78,7 @@ def _candidates(small: Floats, features: Floats) -> tuple[Ints, Bools]:
     chosen: dict[tuple[int, int], bool] = {}
     for start in range(0, len(small), _AT_ONCE):
         rows = np.arange(start, min(start + _AT_ONCE, len(small)))
-        straight, turned = (
-            np.max([queries[rows] @ looks.T for queries in kind], axis=0) for kind in (variants[0::2], variants[1::2])
-        )
+        straight, turned = (_most_alike(looks, kind, rows) for kind in (variants[0::2], variants[1::2]))
         near = [(np.maximum(straight, turned), _BY_LOOK), (whitened[rows] @ whitened.T, _BY_FEATURES)]
         for likeness, wanted in near:
             most = min(wanted, len(small) - 1)
@@ -91,6 +90,14 @@ def _candidates(small: Floats, features: Floats) -> tuple[Ints, Bools]:
                     chosen.setdefault(pair, bool(turned[at, j] > straight[at, j]))
     ordered = sorted(chosen)
     return np.array(ordered, np.int64).reshape(-1, 2), np.array([chosen[pair] for pair in ordered], bool)
+
+
+def _most_alike(looks: Floats, kind: Sequence[Floats], rows: Ints) -> Floats:
+    """Of each of `rows`, [n, N]: its best of all kinds. One matrix at a time: ten of them would be a gigabyte."""
+    best: Floats = kind[0][rows] @ looks.T
+    for queries in kind[1:]:
+        np.maximum(best, queries[rows] @ looks.T, out=best)
+    return best
 
 
 def _looks(small: Floats) -> tuple[Floats, list[Floats]]:

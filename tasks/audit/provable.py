@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
@@ -80,8 +81,8 @@ def errors_allowed(units: int, threshold: float, confidence: float) -> int | Non
     >>> errors_allowed(100, 0.8, 0.95), errors_allowed(10, 0.8, 0.95)
     (12, None)
     """
-    wrong = [n for n in range(units + 1) if wilson(units - n, units, confidence)[0] >= threshold]
-    return wrong[-1] if wrong else None
+    enough = bisect_left(range(units + 1), True, key=lambda right: wilson(right, units, confidence)[0] >= threshold)
+    return units - enough if enough <= units else None
 
 
 def _class_proof(dataset: Dataset, test: Subset, label: int, confidence: float) -> ClassProof:

@@ -25,14 +25,13 @@ def pairs_of(facts: Facts, splits: Sequence[str], copies: Sequence[Copy]) -> tup
     """Exact and near duplicates as pairs, the surest first; the row of the split that is judged comes first."""
     first: dict[str, int] = {}
     exact = [(first.setdefault(digest, row), row) for row, digest in enumerate(facts.digests)]
-    near = [(copy.first, copy.second) for copy in copies if facts.digests[copy.first] != facts.digests[copy.second]]
-    scores = [1 - 0.5 * copy.difference / SAME for copy in copies if (copy.first, copy.second) in set(near)]
+    near = [copy for copy in copies if facts.digests[copy.first] != facts.digests[copy.second]]
 
     def ordered(i: int, j: int) -> tuple[int, int]:
         return (i, j) if _RANK[splits[i]] >= _RANK[splits[j]] else (j, i)
 
     found = [Pair(ordered(i, j), 1.0, exact=True) for i, j in exact if i != j]
-    found += [Pair(ordered(i, j), score, exact=False) for (i, j), score in zip(near, scores, strict=True)]
+    found += [Pair(ordered(c.first, c.second), 1 - 0.5 * c.difference / SAME, exact=False) for c in near]
     return tuple(found)
 
 

@@ -150,3 +150,5 @@ def test_errors_allowed_are_the_most_that_still_show_it() -> None:
     allowed = errors_allowed(200, 0.9, 0.95)
     assert allowed is not None
     assert wilson(200 - allowed, 200, 0.95)[0] >= 0.9 > wilson(199 - allowed, 200, 0.95)[0]
+    assert errors_allowed(0, 0.9, 0.95) is None
+    assert errors_allowed(7, 0.0, 0.95) == 7

@@ -43,6 +43,7 @@ def audit(
     if apply is not None and out is not None:
         body = apply_suspects(parameters, apply, out)
         left = "{manifest}: {pictures} pictures, {dropped} dropped, {relabelled} relabelled".format(**body)
+        left += f", {body['refused']} left out that cannot be read" if body["refused"] else ""
         print(json.dumps(body) if as_json else left)
         return
     with LiveDisplay(err) as display, redirect_stdout(sys.stderr):

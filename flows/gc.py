@@ -18,6 +18,7 @@ from serving.store import Store, whoami
 CHAMPIONS_KEPT = 3
 CHECKPOINTS = "checkpoints"  # under the home, by configuration: tasks/training/checkpoint.py
 CHECKPOINT_DAYS = 7  # since the last one was written
+ASIDE = ".tmp-audit-"  # under the home: flows/audit.py
 
 
 def collect(keep: int, dry_run: bool) -> dict[str, Any]:
@@ -44,9 +45,10 @@ def collect(keep: int, dry_run: bool) -> dict[str, Any]:
 
 
 def _abandoned(home: Path) -> list[Path]:
-    """Checkpoints of trainings that were interrupted and that nobody went on with."""
+    """Checkpoints of trainings, and pictures of audits, that were interrupted and that nobody went on with."""
     oldest = time.time() - CHECKPOINT_DAYS * 86_400
-    return [place for place in sorted((home / CHECKPOINTS).glob("*")) if place.stat().st_mtime < oldest]
+    places = [*sorted((home / CHECKPOINTS).glob("*")), *sorted(home.glob(f"{ASIDE}*"))]
+    return [place for place in places if place.stat().st_mtime < oldest]
 
 
 def _collectable(ledger: Ledger, store: Store, name: str, keep: int) -> list[int]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from serving.errors import ThawError
 
@@ -37,4 +38,4 @@ def checked_device(text: str | None) -> Any:
 
 
 def escaped(error: Exception | str) -> str:
-    return " ".join(str(error).split()).replace("[", r"\[")
+    return escape(" ".join(str(error).split()))

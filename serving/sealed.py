@@ -39,9 +39,10 @@ def digest_of(value: object) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Replaces a single file atomically and durably: readers see the old text or the new."""
+    data = text.encode()  # before anything is opened: text from file names may not be UTF-8
     temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

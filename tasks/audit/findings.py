@@ -47,12 +47,12 @@ def finding_of(body: Mapping[str, Any]) -> Finding:
 
 
 def by_policy(findings: list[Finding], spec: AuditSpec) -> tuple[Finding, ...]:
-    """Without what is ignored, BLOCK where the policy says so; the gravest first."""
+    """Without what is ignored, BLOCK where the policy says so, or no policy can help; the gravest first."""
     rank = {"BLOCK": 0, "WARN": 1, "INFO": 2}
     told = [
         replace(found, level="BLOCK" if found.kind in spec.block else found.level)
         for found in findings
-        if found.kind not in spec.ignore
+        if found.level == "BLOCK" or found.kind not in spec.ignore
     ]
     return tuple(sorted(told, key=lambda found: rank[found.level]))
 
@@ -62,4 +62,8 @@ def of_pictures(count: int) -> str:
     >>> of_pictures(1), of_pictures(1200)
     ('1 picture', '1,200 pictures')
     """
-    return f"{count:,} picture{'' if count == 1 else 's'}"
+    return counted(count, "picture")
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

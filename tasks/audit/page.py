@@ -12,7 +12,7 @@ from PIL import Image
 
 from serving.preprocess import Pixels
 from tasks.audit.audit import Audit
-from tasks.audit.findings import Finding, Suspect, of_pictures
+from tasks.audit.findings import Finding, Suspect, counted, of_pictures
 from tasks.data.dataset import Dataset, pixels
 from tasks.data.facts import Facts, facts
 from tasks.report.audited import findings_table, proofs_tables
@@ -44,7 +44,11 @@ def write_page(path: Path, name: str, found: Audit, dataset: Dataset, shown: Pic
 
 def _page(name: str, found: Audit, sections: dict[str, list[Part]]) -> str:
     word = "REJECTED" if found.blocking else "PASSED"  # only the colours of the banner
-    said = f"{len(found.blocking)} findings stop a retrain." if found.blocking else "Nothing here stops a retrain."
+    said = (
+        f"{counted(len(found.blocking), 'finding')} would stop a retrain."
+        if found.blocking
+        else "Nothing here stops a retrain."
+    )
     links = "".join(f'<li><a href="#s{i}">{escape(title)}</a></li>' for i, title in enumerate(sections, 1))
     body = "".join(
         f'<section aria-labelledby="s{i}"><h2 id="s{i}">{escape(title)}</h2><div class="parts">'

@@ -17,6 +17,7 @@ from serving.errors import BadInput
 from tasks.audit.findings import Finding
 from tasks.data.facts import Facts
 from tasks.data.source import Source
+from tasks.data.spec import DataSpec
 
 COLUMNS = ("path", "finding", "score", "label", "suggested", "other", "action")
 ACTIONS = ("keep", "drop", "relabel")
@@ -31,13 +32,9 @@ class Correction:
 
 
 def write_suspects(path: Path, findings: Sequence[Finding], facts: Facts, classes: tuple[str, ...]) -> int:
-    """Writes the file and returns how many rows it has. Raises BadInput where it cannot be written."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    """Writes the file and returns how many rows it has. Raises BadInput: a file name that is not UTF-8."""
     rows = list(_rows(findings, facts, classes))
-    writer.writerows(rows)
-    _write(path, out.getvalue())
+    sealed.write_text(path, _csv_text([COLUMNS, *rows]))
     return len(rows)
 
 
@@ -66,12 +63,11 @@ def read_corrections(path: Path) -> dict[Path, Correction]:
     return found
 
 
-def write_manifest(
-    path: Path, sources: Sequence[Source], wanted: Mapping[Path, Correction], columns: Sequence[str]
-) -> int:
+def write_manifest(path: Path, sources: Sequence[Source], wanted: Mapping[Path, Correction], data: DataSpec) -> int:
     """Writes a manifest of the pictures as corrected, which `thaw retrain` takes as DATA; returns how many are left.
 
-    `columns`: names of the slices. Raises BadInput: a correction of a picture that is not there.
+    Without files that `find` refuses: a manifest may not name them. Raises BadInput: a correction of a picture that is
+    not there, a file name that is not UTF-8.
     """
     known = {source.path.absolute() for source in sources}
     strange = [place for place in wanted if place not in known]
@@ -80,31 +76,54 @@ def write_manifest(
             f"expected pictures of the data in the suspects' file, found {len(strange)} others, first {strange[0]}: "
             "give the DATA that was audited"
         )
-    has_group = any(source.group is not None for source in sources)
-    has_split = any(source.split is not None for source in sources)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("path", "label", *["group"] * has_group, *["split"] * has_split, *columns))
-    left = 0
+    rows = []
     for source in sources:
         correction = wanted.get(source.path.absolute())
-        if correction is not None and correction.label is None:
-            continue
-        label = source.label if correction is None else correction.label
-        given = [source.group or ""] * has_group + [source.split or ""] * has_split
-        writer.writerow((source.path.absolute(), label, *given, *source.slices))
-        left += 1
-    _write(path, out.getvalue())
-    return left
+        if source.refused is None and (correction is None or correction.label is not None):
+            label = source.label if correction is None else str(correction.label)
+            slices = dict(zip(data.slices, source.slices, strict=True))
+            rows.append(slices | _given(source, data) | {"path": _text(source.path.absolute()), "label": label})
+    first = ("path", "label")
+    columns = [*first, *(name for name in dict.fromkeys(name for row in rows for name in row) if name not in first)]
+    sealed.write_text(path, _csv_text([columns, *([row.get(name, "") for name in columns] for row in rows)]))
+    return len(rows)
+
+
+def _given(source: Source, data: DataSpec) -> dict[str, str]:
+    """The group also in a column named like `data.group_by`, so that the same configuration finds it there."""
+    found = {} if source.split is None else {"split": source.split}
+    if source.group is not None:
+        found |= dict.fromkeys(("group", data.group_by or "group"), source.group)
+    return found
+
+
+def _text(place: Path) -> str:
+    """A name as CSV files in UTF-8 can hold it."""
+    try:
+        return str(place).encode().decode()
+    except UnicodeEncodeError:
+        raise BadInput(
+            f"expected file names in UTF-8, found {str(place)!a}: rename the file",
+            shared="expected file names in UTF-8, found another encoding: rename the files",
+        ) from None
+
+
+def _csv_text(rows: Sequence[Sequence[object]]) -> str:
+    out = io.StringIO()
+    # all in quotes: a name may hold a carriage return, which alone is not quoted
+    csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
+    return out.getvalue()
 
 
 def _rows(findings: Sequence[Finding], facts: Facts, classes: tuple[str, ...]) -> Iterator[tuple[object, ...]]:
     for finding in findings:
         for suspect in finding.suspects:
-            *others, row = suspect.rows
-            other = str(facts.paths[others[0]]) if others else ""
-            about = (finding.kind, suspect.score, classes[facts.labels[row]], suspect.suggested or "")
-            yield facts.paths[row], *about, other, suspect.action
+            rows = suspect.rows
+            # of two labels either may be the wrong one
+            for *others, row in (rows, rows[::-1]) if finding.kind == "conflict" else (rows,):
+                other = _text(facts.paths[others[0]]) if others else ""
+                about = (finding.kind, suspect.score, classes[facts.labels[row]], suspect.suggested or "")
+                yield _text(facts.paths[row]), *about, other, suspect.action
 
 
 def _correction(path: Path, number: int, row: Mapping[str, str | None]) -> Correction | None:
@@ -117,9 +136,3 @@ def _correction(path: Path, number: int, row: Mapping[str, str | None]) -> Corre
     if action == "relabel" and not label:
         raise BadInput(f"{path}, line {number}: expected a label in column suggested to relabel to, found none: add it")
     return Correction(place, label if action == "relabel" else None)
-
-
-def _write(path: Path, text: str) -> None:
-    if not path.absolute().parent.is_dir():
-        raise BadInput(f"expected a folder for {path}, found none: create it, or name another file")
-    sealed.write_text(path, text)

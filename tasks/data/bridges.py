@@ -18,7 +18,12 @@ Looks = npt.NDArray[np.uint8]
 
 
 def divide(
-    pictures: Sequence[Picture], looks: Looks | None, table: Table, spec: DataSpec, draw: Draw = FIRST
+    pictures: Sequence[Picture],
+    looks: Looks | None,
+    table: Table,
+    spec: DataSpec,
+    draw: Draw = FIRST,
+    torn: bool = False,
 ) -> list[Place]:
     """`split.place` of the pictures, their units made here; `looks` is None where they do not count."""
     united = _united(pictures, looks)
@@ -26,7 +31,7 @@ def divide(
     kept = [i for i in range(len(pictures)) if i not in bridges]
     if bridges:
         united = _united([pictures[i] for i in kept], None if looks is None else looks[kept])
-    places = dict(zip(kept, place(united, table, spec, draw), strict=True))
+    places = dict(zip(kept, place(united, table, spec, draw, torn), strict=True))
     return [places.get(i) or Place(unit_name([picture]), BRIDGE) for i, picture in enumerate(pictures)]
 
 

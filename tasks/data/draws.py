@@ -7,6 +7,7 @@ datasets/NAME/split-<n>-<date>.csv     those before it; the highest n is the num
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from filelock import FileLock
@@ -48,6 +49,14 @@ def archive_table(name: str, home: Path, date: str) -> Path:
         (folder / TABLE).rename(archived)
         sealed.sync(folder)
     return archived
+
+
+def copy_tables(name: str, home: Path, other: Path) -> None:
+    """The table in force and those before it, if any, to another home: there the same pictures are divided alike."""
+    target = other / "datasets" / name
+    target.mkdir(parents=True)
+    for table in (home / "datasets" / name).glob("split*.csv"):
+        shutil.copyfile(table, target / table.name)
 
 
 def lock_of(name: str, home: Path) -> Path:

@@ -30,14 +30,19 @@ _FORMAT = 3  # part of every key: raise it when the same input would give other 
 
 
 def prepare(
-    name: str, home: Path, data: DataSpec, preprocessing: Preprocessing, progress: Progress = silent
+    name: str,
+    home: Path,
+    data: DataSpec,
+    preprocessing: Preprocessing,
+    progress: Progress = silent,
+    torn: bool = False,
 ) -> Dataset:
     """Decodes, splits and stores the pictures of `data.root` for the model `name`.
 
     Writes `datasets/NAME/<key>/` (complete or absent) and extends the name's split table `datasets/NAME/split.csv`.
     The key covers file names, sizes and times and everything that shapes the arrays: unchanged input reads no
-    picture again, unless `data.verify` asks for it. Raises BadInput: see `find`, `split.place`, `check_bytes`; too
-    many unreadable pictures.
+    picture again, unless `data.verify` asks for it. `torn`: take a split that the user gave as it is, for an audit
+    in a home of its own. Raises BadInput: see `find`, `split.place`, `check_bytes`; too many unreadable pictures.
     """
     found = find(data)
     folder = home / "datasets" / name
@@ -49,7 +54,7 @@ def prepare(
         if reused:
             _check_table(place, folder / TABLE)
         else:
-            _write(place, folder / TABLE, found, data, preprocessing, draw, progress)
+            _write(place, folder / TABLE, found, data, preprocessing, draw, progress, torn)
     dataset = _load(place, key, name, reused)
     if reused and data.verify:
         check_bytes(dataset, found.pictures, progress)
@@ -106,6 +111,7 @@ def _write(
     preprocessing: Preprocessing,
     draw: splits.Draw,
     progress: Progress,
+    torn: bool,
 ) -> None:
     sources = found.pictures
     about: dict[str, Any] = {}
@@ -115,7 +121,7 @@ def _write(
         _check_unreadable(sources, read, data.max_unreadable)
         _check_classes_left(sources, good)
         table = splits.read_table(table_path)
-        places = _places(sources, read, good, data, table, draw)
+        places = _places(sources, read, good, data, table, draw, torn)
         rows = [(sources[i], read[i], where) for i, where in zip(good, places, strict=True)]
         kept = [row for row in rows if row[2].split != splits.BRIDGE]
         _write_pictures(directory / PICTURES, kept, data.slices)
@@ -166,10 +172,11 @@ def _places(
     data: DataSpec,
     table: splits.Table,
     draw: splits.Draw,
+    torn: bool,
 ) -> list[splits.Place]:
     looks = looks_of([fact for i in good if (fact := read[i].fact) is not None])
     pictures = [splits.Picture(read[i].digest, sources[i].label, -1, sources[i].group, sources[i].split) for i in good]
-    return divide(pictures, looks if data.near_duplicates else None, table, data, draw)
+    return divide(pictures, looks if data.near_duplicates else None, table, data, draw, torn)
 
 
 def _write_pictures(path: Path, rows: Sequence[tuple[Source, Read, splits.Place]], slices: tuple[str, ...]) -> None:

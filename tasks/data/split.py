@@ -23,6 +23,10 @@ from tasks.data.spec import DataSpec
 BRIDGE = "bridge"
 
 
+class Torn(BadInput):
+    """The split that the user gave has one picture, one group or one look in two."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """What the split looks at: content digest, label, unit (index of its first picture), and what was given."""
@@ -80,18 +84,25 @@ def write_table(path: Path, table: Table) -> None:
     sealed.write_text(path, table_text(table))
 
 
-def place(pictures: Sequence[Picture], table: Table, spec: DataSpec, draw: Draw = FIRST) -> list[Place]:
+def place(
+    pictures: Sequence[Picture], table: Table, spec: DataSpec, draw: Draw = FIRST, torn: bool = False
+) -> list[Place]:
     """One place per picture; `split` may be `bridge`.
 
-    Raises BadInput if a class would be without a unit in some split, or a split given by the user contradicts
-    itself (the same picture or group in two) or the table, or holds out again what an earlier draw held out.
+    Raises BadInput if a class would be without a unit in some split, or a split given by the user holds out again what
+    an earlier draw held out; Torn, unless `torn` allows it, if that split contradicts itself (the same picture or group
+    in two) or the table.
     """
     members: dict[int, list[Picture]] = defaultdict(list)
     for picture in pictures:
         members[picture.unit].append(picture)
     known = by_name(table)
     if any(picture.given for picture in pictures):
-        places = _given(pictures, members, table)
+        if not all(picture.given for picture in pictures):
+            raise BadInput("expected a split for every picture or for none, found some without: complete the column")
+        if not torn:
+            _check_given(pictures, members, table)
+        places = [Place(unit_name(members[picture.unit]), picture.given or "") for picture in pictures]
         check_unworn((picture.digest for picture in pictures if picture.given == "test"), draw.worn)
     elif any(picture.digest in table or unit_name([picture]) in known for picture in pictures):
         joined = {key: _joined(unit, table, known, spec, draw.number) for key, unit in members.items()}
@@ -201,9 +212,7 @@ def _check_groups(pictures: Sequence[Picture], table: Table) -> None:
         )
 
 
-def _given(pictures: Sequence[Picture], members: Mapping[int, list[Picture]], table: Table) -> list[Place]:
-    if not all(picture.given for picture in pictures):
-        raise BadInput("expected a split for every picture or for none, found some without: complete the column")
+def _check_given(pictures: Sequence[Picture], members: Mapping[int, list[Picture]], table: Table) -> None:
     splits: dict[str, set[str]] = defaultdict(set)
     groups: dict[str, set[str]] = defaultdict(set)
     for picture in pictures:
@@ -215,23 +224,22 @@ def _given(pictures: Sequence[Picture], members: Mapping[int, list[Picture]], ta
             groups[picture.group].add(picture.given or "")
     torn = sum(len(found) > 1 for found in splits.values())
     if torn:
-        raise BadInput(
+        raise Torn(
             f"expected each picture in one split only, found {torn} that stand in two (leakage), or that an earlier "
             "run of this name used otherwise: remove the copies, or choose another name"
         )
     torn = sum(len(found) > 1 for found in groups.values())
     if torn:
-        raise BadInput(
+        raise Torn(
             f"expected each group in one split only, found {torn} that stand in two (leakage): "
             "give all pictures of a group the same split"
         )
     torn = sum(len({picture.given for picture in unit}) > 1 for unit in members.values())
     if torn:
-        raise BadInput(
+        raise Torn(
             f"expected pictures that look the same in one split only, found {torn} sets that stand in two (leakage): "
             "move the copies, or set data.near_duplicates=false if they are different things"
         )
-    return [Place(unit_name(members[picture.unit]), picture.given or "") for picture in pictures]
 
 
 def check_unworn(given: Iterable[str | None], worn: Container[str | None]) -> None:

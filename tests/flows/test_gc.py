@@ -256,14 +256,16 @@ def test_a_version_promoted_meanwhile_stays(home: Path, monkeypatch: pytest.Monk
     assert kept(home) == [1, 2, 3]
 
 
-def test_checkpoints_go_a_week_after_the_training_was_left(home: Path) -> None:
+def test_checkpoints_and_audits_go_a_week_after_they_were_left(home: Path) -> None:
     publish(home, 1)
-    left, going_on = home / "checkpoints" / "left", home / "checkpoints" / "going-on"
-    for place in (left, going_on):
+    left, going_on, aside = home / "checkpoints" / "left", home / "checkpoints" / "going-on", home / ".tmp-audit-killed"
+    for place in (left, going_on, aside):
         (place / "epoch-000001-step-000000001").mkdir(parents=True)
     week_ago = time.time() - 8 * 86_400
-    os.utime(left, (week_ago, week_ago))
-    assert thaw("gc", "--dry-run").out == f"would remove {left}\n"
+    for place in (left, aside):
+        os.utime(place, (week_ago, week_ago))
+    assert thaw("gc", "--dry-run").out == f"would remove {left}\nwould remove {aside}\n"
     assert left.is_dir()
-    assert thaw("gc").out == f"removed {left}\n"
+    assert thaw("gc").out == f"removed {left}\nremoved {aside}\n"
+    assert not aside.exists()
     assert [place.name for place in (home / "checkpoints").iterdir()] == ["going-on"]

@@ -12,12 +12,12 @@ from typing import Any
 from serving import sealed
 from serving.errors import BadInput
 from tasks.audit.copies import find_copies
-from tasks.audit.findings import Finding, Suspect, by_policy, finding_of, of_pictures
+from tasks.audit.findings import Finding, Suspect, by_policy, counted, finding_of, of_pictures
 from tasks.audit.labels import doubt_labels
 from tasks.audit.looks import odd_pictures, shortcut_finding, shortcuts
 from tasks.audit.provable import Proofs, what_can_be_proved
 from tasks.audit.repair import without
-from tasks.audit.same import pairs_of, rows_to_leave_out, same_pictures
+from tasks.audit.same import lost_classes, pairs_of, rows_to_leave_out, same_pictures
 from tasks.audit.spec import AuditSpec
 from tasks.data.dataset import Dataset, pixels
 from tasks.data.facts import Facts, facts
@@ -28,7 +28,7 @@ from tasks.progress import Progress, silent
 from tasks.training.embed import Features, read_features
 
 FILE = "audit.json"
-_FORMAT = 1
+_FORMAT = 2
 _NAMED = 3  # pairs that an error message names
 _RATIO = 10  # of the largest to the smallest class
 
@@ -90,17 +90,15 @@ def examine(
     Writes `audits/<key>/audit.json`, and where rows are left out a dataset without them beside the dataset's own; the
     key covers dataset, features, policy and gate. Raises BadInput: a gate line about a class that does not exist.
     """
-    given = {source.path.absolute(): source.split for source in find_pictures(data) if source.split}
-    made_of = [_FORMAT, dataset.key, features.key, sorted(map(str, given.items()))]
+    given = any(source.split is not None for source in find_pictures(data))
+    made_of = [_FORMAT, dataset.key, features.key, given]
     key = sealed.digest_of([*made_of, spec.model_dump(mode="json"), gate.model_dump(mode="json")])[:16]
     place = home / "audits" / key
     reused = sealed.about(place) is not None
     if not reused:
-        told = facts(dataset)
-        splits = tuple(given.get(path, split) for path, split in zip(told.paths, told.splits, strict=True))
-        found, left_out, proofs = _look(dataset, features, told, splits, bool(given), spec, gate, progress)
+        found, left_out, proofs = _look(dataset, features, facts(dataset), given, spec, gate, progress)
         body = {
-            "pictures": len(told),
+            "pictures": len(pixels(dataset)),
             "findings": [one.as_json() for one in found],
             "proofs": proofs.as_json(),
             "left_out": left_out,
@@ -130,7 +128,6 @@ def _look(
     dataset: Dataset,
     features: Features,
     told: Facts,
-    splits: Sequence[str],
     given: bool,
     spec: AuditSpec,
     gate: GateSpec,
@@ -139,9 +136,13 @@ def _look(
     """Findings, the rows to leave out, and what can be proved."""
     steps = 4
     progress(0, steps, "looking for copies")
-    pairs = pairs_of(told, splits, find_copies(pixels(dataset), read_features(features)))
-    left_out = rows_to_leave_out(pairs, splits) if spec.drop_copies and not given else ()
-    found = list(same_pictures(pairs, told, splits, given, left_out))
+    pairs = pairs_of(told, told.splits, find_copies(pixels(dataset), read_features(features)))
+    left_out = rows_to_leave_out(pairs, told.splits) if spec.drop_copies and not given else ()
+    found = list(same_pictures(pairs, told, told.splits, given, left_out))
+    lost = lost_classes(told, told.splits, left_out)
+    if lost:
+        found.append(_lost(dataset, lost))
+        left_out = ()
     progress(1, steps, "looking for label errors")
     found += _label_errors(dataset, features, told)
     progress(2, steps, "looking for odd pictures and shortcuts")
@@ -152,6 +153,18 @@ def _look(
     proofs = what_can_be_proved(dataset, gate)
     found += [*_imbalance(dataset, told), *_unprovable(proofs)]
     return by_policy(found, spec), left_out, proofs
+
+
+def _lost(dataset: Dataset, lost: Sequence[tuple[int, str]]) -> Finding:
+    """Blocks whatever the policy says: nothing could be learnt of such a class, or chosen for it."""
+    named = ", ".join(f"{dataset.classes[label]!r} in {split}" for label, split in lost)
+    return Finding(
+        "left_out",
+        "BLOCK",
+        f"expected pictures of every class that are no copies of held-out ones, found none of {named}: add different "
+        "pictures, keep copies together with data.group_by under another name, or set audit.drop_copies=false and take "
+        "leakage out of audit.block",
+    )
 
 
 def _label_errors(dataset: Dataset, features: Features, told: Facts) -> Iterator[Finding]:
@@ -201,7 +214,8 @@ def _unprovable(proofs: Proofs) -> Iterator[Finding]:
 
 def _summary(found: Audit) -> str:
     count = Counter(one.level for one in found.findings)
-    return f"{of_pictures(found.pictures)} audited: {count['BLOCK']} findings block, {count['WARN']} to look at"
+    stop = counted(count["BLOCK"], "finding")
+    return f"{of_pictures(found.pictures)} audited: {stop} to stop a run, {count['WARN']} to look at"
 
 
 def _named(blocking: Sequence[Finding], told: Facts) -> str:

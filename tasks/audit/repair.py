@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from serving import sealed
-from serving.errors import BadInput
 from tasks.data.dataset import PICTURES, SPLIT, Dataset
 
 LEFT_OUT = "left_out"  # in the column split of pictures.csv: the rows stay, so that arrays and features fit
@@ -23,7 +22,6 @@ def without(dataset: Dataset, rows: Sequence[int]) -> Dataset:
     """The dataset with `rows` in no split; itself where there are none.
 
     Writes a directory beside the dataset's own: pictures.csv and split.csv anew, all else the same files (links).
-    Raises BadInput if a class would be without a picture in a split.
     """
     if not rows:
         return dataset
@@ -36,7 +34,6 @@ def without(dataset: Dataset, rows: Sequence[int]) -> Dataset:
     if sealed.about(place) is None:
         for row in rows:
             pictures[row]["split"] = LEFT_OUT
-        _check_classes(dataset, pictures)
         with sealed.sealing(place, _about(dataset, key, pictures)) as directory:
             _link_all(dataset.path, directory)
             with (directory / PICTURES).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -66,21 +63,6 @@ def _about(dataset: Dataset, key: str, pictures: Sequence[dict[str, str]]) -> di
     about["counts"] = {s: {label: counts[s, label] for label in dataset.classes if counts[s, label]} for s in splits}
     about["units"] = len({row["unit"] for row in kept})
     return about | {"key": key, "prepared": dataset.key}
-
-
-def _check_classes(dataset: Dataset, pictures: Sequence[dict[str, str]]) -> None:
-    there = {(row["label"], row["split"]) for row in pictures}
-    lost = [
-        f"{label!r} in {split}"
-        for label in dataset.classes
-        for split in ("train", "validation")
-        if (label, split) not in there
-    ]
-    if lost:
-        raise BadInput(
-            f"expected pictures of every class that are no copies of held-out ones, found none of {', '.join(lost)}: "
-            "add different pictures"
-        )
 
 
 def _link_all(source: Path, target: Path) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tasks.audit.copies import SAME, SURE, Copy
-from tasks.audit.findings import Finding, Suspect, of_pictures
+from tasks.audit.findings import Finding, Suspect, counted, of_pictures
 from tasks.data.facts import Facts
 
+_MANY = 0.05  # of the training pictures: leaving out more of them is worth a look
 _RANK = {"train": 0, "validation": 1, "test": 2}
 
 
@@ -63,13 +64,14 @@ def same_pictures(
     """`given`: the user divided the pictures. `left_out`: the rows that are repaired where Thaw did."""
     across = [pair for pair in pairs if splits[pair.rows[0]] != splits[pair.rows[1]]]
     torn = [pair for pair in pairs if facts.labels[pair.rows[0]] != facts.labels[pair.rows[1]]]
+    labels = _of_two_labels(across, facts)
     certain = [pair for pair in torn if pair.exact or pair.score >= 1 - 0.5 * SURE / SAME]
     if across and given:
         yield Finding(
             "leakage",
             "WARN",
-            f"expected each picture in one split, found {_of(across)} in two of those you gave: what judges was learnt "
-            "from; drop one of each pair, or move both into one split",
+            f"expected each picture in one split, found {_of(across)} in two of those you gave{labels}: what judges "
+            "was learnt from; drop one of each pair, or move both into one split",
             _suspects(across, "drop"),
         )
     if certain:
@@ -80,35 +82,49 @@ def same_pictures(
             _suspects(certain, "keep"),
         )
     if left_out:
-        dropped = set(left_out)
-        yield Finding(
-            "left_out",
-            "INFO",
-            f"{of_pictures(len(left_out))} left out of training or validation: copies of pictures that judge the model",
-            _suspects([pair for pair in across if dropped & set(pair.rows)], "keep"),
-        )
+        yield _left_out(across, splits, left_out, labels)
     elif across and not given:
         yield Finding(
             "leakage",
             "WARN",
-            f"expected each picture in one split, found {_of(across)} in two: set audit.drop_copies=true",
+            f"expected each picture in one split, found {_of(across)} in two{labels}: set audit.drop_copies=true",
             _suspects(across, "drop"),
         )
-    told, doubted = {*across, *certain}, set(torn)
+    told = {*across, *certain}
     rest = [pair for pair in pairs if pair not in told]
     exact, near = [pair for pair in rest if pair.exact], [pair for pair in rest if not pair.exact]
     if exact:
         text = f"{_of(exact)} stand here twice, byte by byte, and are kept in one split: they count twice, drop one"
         yield Finding("duplicate", "INFO", text, _suspects(exact, "keep"))
     if near:
-        doubtful = sum(pair in doubted for pair in near)
-        labels = f"; {doubtful} of them have two labels, look at these" if doubtful else ""
+        labels = _of_two_labels(near, facts)
         text = f"{_of(near)} look like one picture changed a little, and are in one split{labels}"
-        yield Finding("near_duplicate", "WARN" if doubtful else "INFO", text, _suspects(near, "keep"))
+        yield Finding("near_duplicate", "WARN" if labels else "INFO", text, _suspects(near, "keep"))
+
+
+def lost_classes(facts: Facts, splits: Sequence[str], left_out: Sequence[int]) -> tuple[tuple[int, str], ...]:
+    """Class and split of which nothing would be left without those rows."""
+    gone = set(left_out)
+    there = {(int(facts.labels[row]), split) for row, split in enumerate(splits) if row not in gone}
+    return tuple(sorted({(int(facts.labels[row]), splits[row]) for row in left_out} - there))
+
+
+def _left_out(across: Sequence[Pair], splits: Sequence[str], left_out: Sequence[int], labels: str) -> Finding:
+    share = sum(splits[row] == "train" for row in left_out) / max(1, splits.count("train"))
+    many = f", {share:.0%} of the training pictures" if share > _MANY else ""
+    pairs = f" ({_of(across)}{labels})" if labels else ""
+    text = f"{of_pictures(len(left_out))} left out of training or validation{many}: copies of pictures that judge"
+    return Finding("left_out", "WARN" if labels or many else "INFO", text + pairs, _suspects(across, "keep"))
+
+
+def _of_two_labels(pairs: Sequence[Pair], facts: Facts) -> str:
+    """To go on with, or empty."""
+    torn = sum(int(facts.labels[pair.rows[0]] != facts.labels[pair.rows[1]]) for pair in pairs)
+    return f"; {torn:,} of them {'has' if torn == 1 else 'have'} two labels, look there" if torn else ""
 
 
 def _of(pairs: Sequence[Pair]) -> str:
-    return f"{len(pairs):,} pair{'' if len(pairs) == 1 else 's'} of pictures"
+    return f"{counted(len(pairs), 'pair')} of pictures"
 
 
 def _suspects(pairs: Sequence[Pair], action: str) -> tuple[Suspect, ...]:

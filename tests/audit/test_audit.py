@@ -25,7 +25,7 @@ from tasks.evaluation.spec import GateSpec
 from tasks.model.backbone import describe
 from tasks.model.spec import ModelSpec
 from tasks.training.embed import Features, embed
-from tests.audit.made import write_plates
+from tests.audit.made import texture, write_plates
 
 MODEL = ModelSpec(image_size=64)
 SPLITS = ("train", "validation", "test")
@@ -115,6 +115,19 @@ def test_where_thaw_splits_the_training_copy_is_left_out(tmp_path: Path, home: P
     kept = examined(home, data, AuditSpec(drop_copies=False))[1]
     assert kept.dataset.key == dataset.key
     assert [f.level for f in read_audit(kept).findings if f.kind == "leakage"] == ["BLOCK"]
+
+
+def test_a_class_that_is_nothing_but_copies_is_a_finding_and_stops_a_run(tmp_path: Path, home: Path) -> None:
+    folder = write_plates(tmp_path / "plates", each=10)
+    for i in range(10):
+        texture(5).point(lambda v, dim=1 - 0.01 * i: v * dim).save(folder / "c0" / f"{i:03}.png")
+    data = DataSpec(root=folder, near_duplicates=False)
+    dataset, audited = examined(home, data, AuditSpec(block=(), ignore=("left_out",)))
+    (lost,) = read_audit(audited).blocking
+    assert "found none of 'c0' in train, 'c0' in validation" in lost.text
+    assert audited.dataset == dataset
+    with pytest.raises(BadInput, match=r"data\.group_by .* audit\.drop_copies=false"):
+        audit(*made(home, data), home, data, AuditSpec(), GateSpec())
 
 
 def test_it_is_used_again_and_another_policy_is_another_one(tmp_path: Path, home: Path) -> None:

@@ -121,6 +121,23 @@ def test_pairs_are_told_by_what_they_mean() -> None:
     assert set(told(given=False, left_out=(2,))) == {"left_out", "conflict", "near_duplicate"}
 
 
+def test_what_is_left_out_is_a_warning_where_labels_disagree_or_it_is_much() -> None:
+    facts, splits = facts_of(60), ("train",) * 50 + ("test",) * 10
+
+    def left_out(*rows: tuple[int, int]) -> Finding:
+        pairs = pairs_of(facts, splits, [Copy(i, j, 0.03, False) for i, j in rows])
+        (found,) = same_pictures(pairs, facts, splits, False, rows_to_leave_out(pairs, splits))
+        return found
+
+    assert (left_out((0, 50)).level, left_out((0, 51)).level) == ("INFO", "WARN")  # labels are even and odd
+    assert "(2 pairs of pictures; 1 of them has two labels, look there)" in left_out((0, 50), (1, 52)).text
+    assert "6% of the training pictures" in left_out((0, 50), (2, 52), (4, 54)).text
+    pairs = pairs_of(facts, splits, [Copy(0, 51, 0.03, False)])
+    for given in (True, False):
+        (leak,) = same_pictures(pairs, facts, splits, given, ())
+        assert (leak.kind, "1 of them has two labels" in leak.text) == ("leakage", True)
+
+
 def test_the_policy_blocks_ignores_and_orders() -> None:
     found = [Finding("dark", "WARN", "d"), Finding("duplicate", "INFO", "i"), Finding("leakage", "WARN", "l")]
     assert [(f.kind, f.level) for f in by_policy(found, AuditSpec())] == [

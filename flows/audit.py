@@ -145,10 +145,10 @@ def _prepared(parameters: Parameters, display: Display) -> Iterator[tuple[Datase
 
 def _told(parameters: Parameters, dataset: Dataset, found: Audit, wanted: Wanted) -> dict[str, Any]:
     told = facts(dataset)
-    if wanted.html is not None:
-        write_page(wanted.html, parameters.name, found, dataset, parameters.report.pictures)
     if wanted.suspects is not None:
         write_suspects(wanted.suspects, found.findings, told, dataset.classes)
+    if wanted.html is not None:
+        write_page(wanted.html, parameters.name, found, dataset, parameters.report.pictures)
     return {
         "name": parameters.name,
         "pictures": found.pictures,

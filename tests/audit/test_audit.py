@@ -15,6 +15,7 @@ from benchmarks.plants import copy_of
 from serving import sealed
 from serving.errors import BadInput
 from tasks.audit.audit import Audited, audit, examine, read_audit
+from tasks.audit.page import write_page
 from tasks.audit.repair import keys_of
 from tasks.audit.spec import AuditSpec
 from tasks.data.dataset import Dataset, subset
@@ -126,6 +127,8 @@ def test_a_class_that_is_nothing_but_copies_is_a_finding_and_stops_a_run(tmp_pat
     (lost,) = read_audit(audited).blocking
     assert "found none of 'c0' in train, 'c0' in validation" in lost.text
     assert audited.dataset == dataset
+    write_page(tmp_path / "audit.html", "plates", read_audit(audited), dataset, "none")
+    assert "1 finding would stop a retrain" in (tmp_path / "audit.html").read_text()
     with pytest.raises(BadInput, match=r"data\.group_by .* audit\.drop_copies=false"):
         audit(*made(home, data), home, data, AuditSpec(), GateSpec())
 

@@ -141,7 +141,7 @@ def use(drill: Drill, marks: Marks) -> list[Path]:
     mark(spoiled / "digit-1" / "003.png", marks, cut=True)
     completed = drill.whole(of_folder(drill, "marked", whole))
     drill.check("a run with marked pictures completes", completed["state"]["name"] == "Completed", told(completed))
-    failed = drill.whole(of_folder(drill, "spoiled", spoiled))
+    failed = drill.whole(of_folder(drill, "spoiled", spoiled, max_unreadable=0.0))
     errors = [(place / "error.txt").read_text() for place in drill.places(failed["id"])]
     keeps = failed["state"]["type"] == "FAILED" and len(errors) == 1 and marks.name in errors[0]
     drill.check("a run that a marked picture fails keeps its name at home", keeps, told(failed))
@@ -150,9 +150,9 @@ def use(drill: Drill, marks: Marks) -> list[Path]:
     return [whole, spoiled]
 
 
-def of_folder(drill: Drill, name: str, root: Path) -> dict[str, Any]:
+def of_folder(drill: Drill, name: str, root: Path, **data: Any) -> dict[str, Any]:
     parameters = drill.small(name, report={"pictures": "none"})
-    return parameters | {"data": {**parameters["data"], "root": str(root)}}
+    return parameters | {"data": {**parameters["data"], "root": str(root), **data}}
 
 
 def asked(drill: Drill, picture: Path) -> tuple[int, int]:

@@ -8,7 +8,7 @@ the process of the run, to the worker, to the Prefect server, or to worker and r
 Required each time: the run reaches a final state within 180 s of the kill; a run of the same name with the same
 parameters, started right after the kill, completes, and begins within 60 s of when it may; every published version
 verifies, the champion is what the events say, nothing half-written stays; and no prediction fails, ever. A run's own
-directory may keep what was half-written there: nobody reads it. About 12 minutes on 2 idle cores, 30 of each about 80.
+directory may keep what was half-written there: nobody reads it. About a minute a kill on 2 idle cores.
 """
 
 from __future__ import annotations

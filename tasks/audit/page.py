@@ -17,11 +17,10 @@ from tasks.data.dataset import Dataset, pixels
 from tasks.data.facts import Facts, facts
 from tasks.report.audited import findings_table, proofs_tables
 from tasks.report.charts import embedded
-from tasks.report.markup import STYLE, paragraph, table_html
+from tasks.report.markup import page_html, paragraph
 from tasks.report.mistakes import Part
 
 Pictures = Literal["embed", "local", "none"]
-_POLICY = "default-src 'none'; img-src data: file:; style-src 'unsafe-inline'"
 _MOST = 24  # suspects shown of each finding
 _SIDE = 160  # pixels of one picture
 
@@ -49,21 +48,8 @@ def _page(name: str, found: Audit, sections: dict[str, list[Part]]) -> str:
         if found.blocking
         else "Nothing here stops a retrain."
     )
-    links = "".join(f'<li><a href="#s{i}">{escape(title)}</a></li>' for i, title in enumerate(sections, 1))
-    body = "".join(
-        f'<section aria-labelledby="s{i}"><h2 id="s{i}">{escape(title)}</h2><div class="parts">'
-        f"{''.join(part if isinstance(part, str) else table_html(part) for part in parts)}</div></section>\n"
-        for i, (title, parts) in enumerate(sections.items(), 1)
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(name)}: audit</title><style>{STYLE}</style></head>\n<body>"
-        f'<header><p class="kicker">Audit of {of_pictures(found.pictures)}</p><h1>{escape(name)}</h1>'
-        f'<div class="banner {word}"><p>{said}</p></div></header>'
-        f'<nav aria-label="Contents"><ol>{links}</ol></nav>\n<main>{body}</main></body></html>\n'
-    )
+    lead = f'<div class="banner {word}"><p>{said}</p></div>'
+    return page_html(f"{name}: audit", f"Audit of {of_pictures(found.pictures)}", name, lead, sections)
 
 
 def _sheet(finding: Finding, dataset: Dataset, told: Facts, images: Pixels, shown: Pictures) -> list[Part]:

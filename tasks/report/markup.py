@@ -1,11 +1,13 @@
-"""How the report page looks: its style, and a table as HTML. Everything from data is escaped here."""
+"""How a page looks: its frame, its style, and a table as HTML. Everything from data is escaped here."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from tasks.report.tables import Cell, Measured, Table, Verdict, number
 
+_POLICY = "default-src 'none'; img-src data: file:; style-src 'unsafe-inline'"
 _LONG, _WILD = 30, 20  # rows that scroll in their own box; letters of a word that may be broken anywhere
 
 STYLE = """
@@ -58,6 +60,24 @@ position:sticky;left:0;background:#fff}.pictures{grid-template-columns:1fr 1fr;g
 @media print{body{font-size:10pt}nav{display:none}.box{overflow:visible;max-height:none}
 figure,tr,.pictures li,.banner{break-inside:avoid}h2,caption{break-after:avoid}}
 """
+
+
+def page_html(title: str, kicker: str, name: str, lead: str, sections: Mapping[str, Sequence[str | Table]]) -> str:
+    """A page that needs no other file, script or network. `lead` and the parts that are text are HTML already."""
+    links = "".join(f'<li><a href="#s{i}">{escape(section)}</a></li>' for i, section in enumerate(sections, 1))
+    body = "".join(
+        f'<section aria-labelledby="s{i}"><h2 id="s{i}">{escape(section)}</h2><div class="parts">'
+        f"{''.join(part if isinstance(part, str) else table_html(part) for part in parts)}</div></section>\n"
+        for i, (section, parts) in enumerate(sections.items(), 1)
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>"
+        f'<header><p class="kicker">{escape(kicker)}</p><h1>{escape(name)}</h1>{lead}</header>'
+        f'<nav aria-label="Contents"><ol>{links}</ol></nav>\n<main>{body}</main></body></html>\n'
+    )
 
 
 def paragraph(text: str) -> str:

@@ -13,12 +13,11 @@ from tasks.evaluation.evidence import Evidence
 from tasks.evaluation.spec import GAINED
 from tasks.report import card, learnt, mistakes, tables
 from tasks.report.audited import audited
-from tasks.report.markup import STYLE, paragraph, table_html
+from tasks.report.markup import page_html, paragraph
 from tasks.report.mistakes import Part, Pictures
 from tasks.report.tables import Body, Cell, Measured, Table, measured, number, words
 
 _GLYPHS = {"PASSED": "\u2713", "REJECTED": "\u2715", "INCONCLUSIVE": "?"}
-_POLICY = "default-src 'none'; img-src data: file:; style-src 'unsafe-inline'"
 _EVIDENCE = (
     "A line with evidence interval passes only if its whole confidence interval lies on the wanted side; with point "
     "the value decides. What was not measured never passes."
@@ -53,26 +52,10 @@ def write_report(
         "Provenance": [_settings(evaluation["provenance"], pictures)],
         "Time": [_time(evaluation["seconds"])],
     }
+    name = evaluation["name"]
+    page = page_html(f"{name}: {evaluation['verdict']}", "Gate report", name, _lead(evaluation), sections)
     # a name in another encoding than UTF-8 must not lose the report
-    path.write_text(_page(evaluation, sections), encoding="utf-8", errors="backslashreplace")
-
-
-def _page(evaluation: Body, sections: Mapping[str, list[Part]]) -> str:
-    name, verdict = escape(evaluation["name"]), evaluation["verdict"]
-    links = "".join(f'<li><a href="#s{i}">{title}</a></li>' for i, title in enumerate(sections, 1))
-    body = "".join(
-        f'<section aria-labelledby="s{i}"><h2 id="s{i}">{title}</h2><div class="parts">'
-        f"{''.join(part if isinstance(part, str) else table_html(part) for part in parts)}</div></section>\n"
-        for i, (title, parts) in enumerate(sections.items(), 1)
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}: {verdict}</title><style>{STYLE}</style></head>\n<body>"
-        f'<header><p class="kicker">Gate report</p><h1>{name}</h1>{_lead(evaluation)}</header>'
-        f'<nav aria-label="Contents"><ol>{links}</ol></nav>\n<main>{body}</main></body></html>\n'
-    )
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _lead(evaluation: Body) -> str:

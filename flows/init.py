@@ -48,7 +48,7 @@ data:
 
 finetune:
   epochs: 5
-  # augmentation: industrial   # any orientation, grey; `natural` for photos that have an up and a down; `none`
+  # augmentation: industrial   # any orientation, some in grey; `natural` for photos with an up and a down; `none`
 
 # release:
 #   promote: manual            # ask a person in the Prefect UI before a version goes live

@@ -16,6 +16,8 @@ Pair = tuple[Tensor, Tensor]
 DRAWS = 8  # uniform numbers a picture gets each epoch
 _ZOOM = 0.2  # natural: at least 80 % of each side stays in view
 _LIGHT = 0.15
+_GREY = 0.2  # industrial: the share of pictures without their colours, so that a lamp's tint is not what is learnt
+_LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue (ITU-R BT.601, as Pillow's mode L)
 
 
 def draws(seed: int, epoch: int, pictures: int) -> npt.NDArray[np.float32]:
@@ -33,12 +35,18 @@ def augment(pixels: Tensor, draw: Tensor, preset: str) -> Tensor:
     pixels = _where(draw[:, 0] < 0.5, pixels.flip(2), pixels)
     if preset == "industrial":
         pixels = _where(draw[:, 1] < 0.5, pixels.flip(1), pixels)
-        return _where(draw[:, 2] < 0.5, pixels.transpose(1, 2), pixels)
+        pixels = _where(draw[:, 2] < 0.5, pixels.transpose(1, 2), pixels)
+        return _where(draw[:, 3] < _GREY, _grey(pixels), pixels)
     return _light(_zoom(pixels.float(), draw), draw).clamp(0, 255)
 
 
 def _where(chosen: Tensor, changed: Tensor, same: Tensor) -> Tensor:
     return torch.where(chosen.view(-1, 1, 1, 1), changed, same)
+
+
+def _grey(pixels: Tensor) -> Tensor:
+    light = (pixels.float() * torch.tensor(_LUMINANCE, device=pixels.device)).sum(3, keepdim=True)
+    return light.round().to(pixels.dtype).expand_as(pixels)
 
 
 def _zoom(pixels: Tensor, draw: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class FinetuneSpec(Spec):
     augmentation: Literal["natural", "industrial", "none"] = Field(
         "natural",
         description="natural: mirrored, zoomed, light changes; industrial: no preferred orientation (mirrored and "
-        "turned); none",
+        "turned), a fifth without colours; none",
     )
     batchnorm: Literal["frozen", "train"] = Field(
         "frozen", description="BatchNorm statistics: frozen keeps the pretrained ones, right for small data"

@@ -225,13 +225,23 @@ def test_an_unknown_key_at_each_level(setting: str, dotted: str, hint: str) -> N
         ("gate.min_recall.bad=high", "gate.min_recall.bad: expected a valid number"),
         ("gate.min_recall=1.5", "gate: expected min_recall between 0 and 1, found 1.5"),
         ("decision.watch=[{label: a}]", "decision.watch.0: expected either recall or precision for 'a', found both or"),
-        ("decision.watch=[{label: no, recall: 0.9}]", "decision.watch.0.label: expected a valid string, found False"),
+        ("decision.watch=[{label: no, recall: 0.9}]", "decision.watch.0.label: expected no true or false here"),
         ("gate.lines=[{metric: recall, threshold: 0.5}]", "gate.lines.0: expected a class as scope of recall"),
         ("data.train=0.9", "data: expected train + validation + test = 1, found 1.2"),
     ],
 )
 def test_a_wrong_value_is_told_by_its_key(setting: str, message: str) -> None:
     assert message in refused(setting)
+
+
+@pytest.mark.parametrize("key", ["finetune.learning_rate", "finetune.epochs", "gate.min_accuracy"])
+@pytest.mark.parametrize(("word", "found"), [("true", "true"), ("yes", "true"), ("off", "false")])
+def test_true_is_no_number(key: str, word: str, found: str) -> None:
+    assert refused(f"{key}={word}").startswith(f"{key}: expected no true or false here, found {found} ")
+
+
+def test_true_is_true() -> None:
+    assert read("data.verify=yes", "finetune.interpolate=off").data.verify
 
 
 def test_messages_name_no_member_of_a_union() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -130,6 +131,19 @@ def test_augmentation_depends_on_seed_epoch_and_picture_only(preset: str) -> Non
         # the same picture six times: the draws differ, so the results do
         same = augment(images[:1].expand(6, -1, -1, -1), draw, preset)
         assert len({row.numpy().tobytes() for row in same}) > 1
+
+
+def test_industrial_takes_the_colours_of_a_fifth_and_leaves_grey_pictures_as_they_are() -> None:
+    many = 500
+    draw = torch.from_numpy(draws(0, 1, many))
+    colour = torch.randint(256, (1, 4, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    seen = augment(colour.expand(many, -1, -1, -1), draw, "industrial")
+    without = (seen == seen[..., :1]).all(3).all(2).all(1)
+    assert without.float().mean().item() == pytest.approx(0.2, abs=0.05)
+    luminance = np.asarray(Image.fromarray(colour[0].numpy()).convert("L"))
+    assert sorted(seen[without][0, ..., 0].flatten().tolist()) == pytest.approx(sorted(luminance.ravel()), abs=1)
+    every = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(many, -1, -1, 3)
+    assert all(sorted(one.flatten().tolist()) == list(range(256)) for one in augment(every, draw, "industrial")[..., 0])
 
 
 def test_draws_are_uniform() -> None:

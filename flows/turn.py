@@ -29,7 +29,7 @@ from prefect.context import FlowRunContext
 
 from serving.errors import Conflict
 from serving.ledger import Ledger, opened
-from serving.store import LOCKS
+from serving.locks import lock as lock_of
 
 _LOOK_SECONDS = 1.0
 _DUE = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
@@ -75,8 +75,7 @@ def is_superseded(run: FlowRun | None) -> bool:
 @contextmanager
 def turn_of(name: str, home: Path, ledger: str | None, patient: bool, tell: Callable[[str], None]) -> Iterator[None]:
     """Holds the name's turn. Not `patient`: raises Busy where another one has it; else waits, and says so once."""
-    (home / LOCKS).mkdir(parents=True, exist_ok=True)
-    lock, told = FileLock(home / LOCKS / f"retrain-{name}.lock"), False
+    lock, told = lock_of(home, f"retrain-{name}"), False
     with ExitStack() as held, opened(ledger or home) as book:
         while not _taken(held, lock, book, name):
             if not patient:

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from flows import quiet
 from flows.platform import Options, Platform, Tell
 from flows.serve import is_loopback
 from serving.errors import BadInput
+from serving.locks import lock as lock_of
 from serving.settings import find_home
-from serving.store import LOCKS
 
 
 def bring_up(options: Options, tell: Tell, ready: Callable[[dict[str, object]], None]) -> None:
@@ -74,8 +74,7 @@ def _write_address(home: Path, options: Options) -> None:
 
 @contextmanager
 def _only_one(home: Path) -> Iterator[None]:
-    (home / LOCKS).mkdir(exist_ok=True)
-    lock = FileLock(home / LOCKS / "up.lock")
+    lock = lock_of(home, "up")
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -19,16 +19,17 @@ from pathlib import Path
 import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
-from filelock import FileLock
 
 from serving import artifact as artifacts
 from serving import sealed
 from serving.artifact import Artifact
 from serving.errors import ArtifactError, BadInput
 from serving.ledger import Ledger, Version
+from serving.locks import locked
 
 LABEL = "thaw-ledger"
-LOCKS = "locks"
+
+_PUBLISH_SECONDS = 600.0
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Store:
     """The artifacts of one ledger. `home` holds the locks."""
 
     def __init__(self, home: Path, ledger: Ledger) -> None:
-        self._locks = home / LOCKS
+        self._home = home
         self._ledger = ledger
 
     def publish(self, source: Artifact, who: str, why: str) -> Version:
@@ -159,8 +160,7 @@ class Store:
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
         """One publisher per name; the lock goes with the process that holds it."""
-        self._locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._locks / f"{name}.lock", timeout=600), self._ledger.locked(name):
+        with locked(self._home, f"publish-{name}", _PUBLISH_SECONDS), self._ledger.locked(name):
             yield
 
 

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = {"flows", "tasks", "serving", "tests", "benchmarks", "docs"}
 TOP = FOLDERS | {"prefect.yaml", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"}
 CHAIN = ("prepare", "embed", "audit", "train_head", "finetune", "validate", "export", "certify", "publish", "promote")
-# serving.errors and serving.sealed are the vocabulary everything shares; the rest is the contract's list
-SHARED = {"artifact", "preprocess", "predictor", "ledger", "store", "settings", "errors", "sealed"}
+# errors, sealed and locks are the vocabulary everything shares; the rest is the contract's list
+SHARED = {"artifact", "preprocess", "predictor", "ledger", "store", "settings", "errors", "sealed", "locks"}
 
 
 def tracked() -> list[str]:

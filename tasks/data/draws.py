@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
-
-from filelock import FileLock
 
 from serving import sealed
 from serving.errors import BadInput
+from serving.locks import locked
 from tasks.data.split import FIRST, Draw, read_table
 
 TABLE = "split.csv"
+_PREPARE_SECONDS = 3600.0  # the longest that another run is waited for
 _ARCHIVED = re.compile(r"split-(\d+)-\d{4}-\d\d-\d\d\.csv")
 
 
@@ -38,7 +39,7 @@ def archive_table(name: str, home: Path, date: str) -> Path:
     Raises BadInput: there is no table, or another file has the name that it would get.
     """
     folder = home / "datasets" / name
-    with FileLock(lock_of(name, home), timeout=3600):
+    with table_locked(name, home):
         if not (folder / TABLE).is_file():
             raise BadInput(
                 f"expected the split table of {name} at {folder / TABLE}, found none: the next `thaw retrain` draws one"
@@ -59,10 +60,9 @@ def copy_tables(name: str, home: Path, other: Path) -> None:
         shutil.copyfile(table, target / table.name)
 
 
-def lock_of(name: str, home: Path) -> Path:
-    """Held by whoever reads or changes the name's table."""
-    home.joinpath("locks").mkdir(parents=True, exist_ok=True)
-    return home / "locks" / f"data-{name}.lock"
+def table_locked(name: str, home: Path) -> AbstractContextManager[None]:
+    """Held by whoever reads or changes the name's table. Raises Conflict."""
+    return locked(home, f"data-{name}", _PREPARE_SECONDS)
 
 
 def _archived(folder: Path) -> dict[int, Path]:

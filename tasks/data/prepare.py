@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from serving import sealed
 from serving.errors import BadInput
 from serving.preprocess import Preprocessing
 from tasks.data import split as splits
 from tasks.data.bridges import divide
 from tasks.data.dataset import COLUMNS, PICTURES, PIXELS, SLICE, SPLIT, Dataset
-from tasks.data.draws import TABLE, current_draw, lock_of
+from tasks.data.draws import TABLE, current_draw, table_locked
 from tasks.data.facts import looks_of, write_facts
 from tasks.data.pixel_file import keep_rows
 from tasks.data.reading import Read, read_all
@@ -46,7 +44,7 @@ def prepare(
     """
     found = find(data)
     folder = home / "datasets" / name
-    with FileLock(lock_of(name, home), timeout=3600):
+    with table_locked(name, home):
         draw = current_draw(folder)
         key = _key(found.pictures, data, preprocessing, draw)
         place = folder / key

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from flows import up
 from flows.platform import Options
 from flows.quiet import ADDRESS, use_platform
 from serving.errors import BadInput
-from serving.store import LOCKS
+from serving.locks import lock
 from tests.flows.conftest import errors, thaw
 
 API = "http://127.0.0.1:4321/api"
@@ -107,9 +107,8 @@ def test_an_address_of_another_machine(home: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_second_one_of_a_home(home: Path) -> None:
-    (home / LOCKS).mkdir()
     (home / ADDRESS).write_text("the first one's")
-    with FileLock(home / LOCKS / "up.lock"):
+    with lock(home, "up"):
         line = refused("--port", free_port(), "--prefect-port", free_port())
     assert f"expected no other `thaw up` for {home}, found one running: stop it first" in line
     assert (home / ADDRESS).read_text() == "the first one's"

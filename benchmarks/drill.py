@@ -23,7 +23,7 @@ RUN_SECONDS = 1800.0  # a run takes 20 s on an idle machine, minutes on a busy o
 FOLLOW_SECONDS = 60.0  # until a server or an automation has followed
 SLOTS = 2
 # still going on when two others have come
-LONG = USUAL | {"finetune": {"epochs": 120, "batch_size": 16, "patience": 120}}
+LONG = USUAL | {"finetune": {"epochs": 60, "batch_size": 16, "patience": 60}}
 # which version is better is not the question
 MARGINS = {"champion_recall_margin": 0.5, "champion_accuracy_margin": 0.5}
 

@@ -62,8 +62,16 @@ def _difference(first: Tensor, second: Tensor) -> Tensor:
     close = torch.nonzero(found <= _NEAR)[:, 0]
     if len(close):
         a, b = (_blurred(part[close]) for part in (first, second))
-        found[close] = _left(a, b, _fitted(a, b, place[close]))
+        there = place[close]
+        # both ways: a crop lies wholly within its original, which reaches beyond it
+        ways = (_left(a, b, _fitted(a, b, there)), _left(b, a, _fitted(b, a, _inverse(there))))
+        found[close] = torch.minimum(*ways)
     return found
+
+
+def _inverse(place: Tensor) -> Tensor:
+    scale, shift = place[:, 0::2], place[:, 1::2]
+    return torch.stack([1 / scale, -shift / scale], 2).flatten(1)
 
 
 def _resized(pictures: Tensor, side: int) -> Tensor:

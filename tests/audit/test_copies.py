@@ -72,6 +72,14 @@ def test_the_limit_follows_the_folder_but_not_below_what_is_sure() -> None:
     assert calibrated(np.zeros(200, np.float32), pairs, 200) == pytest.approx(SURE)
 
 
+def test_a_crop_is_found_whichever_of_two_comes_first() -> None:
+    originals = [texture(seed) for seed in range(24)]
+    small = small_copies(as_pixels([*originals, *(changed(image, "cropped", i) for i, image in enumerate(originals))]))
+    pairs = np.array([[i, 24 + i] for i in range(24)])
+    for ordered in (pairs, pairs[:, ::-1]):
+        assert differences(small, ordered, np.zeros(24, bool)).max() < SAME
+
+
 def test_the_same_pictures_give_the_same_copies() -> None:
     images = [texture(seed) for seed in range(12)] + [changed(texture(3), "all")]
     first, second = (find_copies(as_pixels(images), features_of(images)) for _ in range(2))

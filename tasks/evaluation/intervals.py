@@ -50,7 +50,11 @@ def clopper_pearson_lower(successes: int, n: int, confidence: float = 0.95) -> f
 
 
 def jeffreys_macro(successes: Sequence[float], totals: Sequence[float], confidence: float) -> Interval:
-    """Interval of a mean of independent proportions: seeded draws from their Jeffreys posteriors."""
+    """Interval of a mean of independent proportions: seeded draws from their Jeffreys posteriors.
+
+    The mean itself always lies in it, which is the posterior's only where some proportion is neither 0 nor 1: the
+    modification of Brown, Cai & DasGupta (2001, section 4.1.2), by which all successes leave 1 possible.
+    """
     if not len(totals) or min(totals) <= 0:
         return UNKNOWN
     random = np.random.default_rng(SEED)
@@ -58,7 +62,9 @@ def jeffreys_macro(successes: Sequence[float], totals: Sequence[float], confiden
     for k, n in zip(successes, totals, strict=True):
         # Jeffreys prior Beta(1/2, 1/2): posterior Beta(k + 1/2, n - k + 1/2)
         total += random.beta(k + 0.5, n - k + 0.5, DRAWS)
-    return _ends(total / len(totals), confidence)
+    low, high = _ends(total / len(totals), confidence)
+    value = float(np.mean(np.divide(successes, totals)))
+    return min(low, value), max(high, value)
 
 
 def tango(gained: float, lost: float, n: float, confidence: float) -> Interval:

@@ -83,6 +83,17 @@ def test_jeffreys_macro_covers_and_is_centred() -> None:
     assert (low, high) == pytest.approx(stats.beta.ppf([0.05, 0.95], 30.5, 10.5), abs=0.01)
 
 
+@pytest.mark.parametrize("totals", [(1,), (3, 2), (20, 20, 20), (40, 3, 900)])
+def test_a_mean_of_proportions_lies_in_its_interval(totals: tuple[int, ...]) -> None:
+    random = np.random.default_rng(2)
+    drawn = [random.binomial(totals, share).tolist() for share in (0.0, 0.02, 0.5, 0.98, 1.0) for _ in range(20)]
+    for successes in drawn:
+        low, high = intervals.jeffreys_macro(successes, totals, 0.95)
+        assert low <= np.mean(np.divide(successes, totals)) <= high
+    assert intervals.jeffreys_macro(totals, totals, 0.95)[1] == 1.0, "of a perfect figure nothing less is the most"
+    assert intervals.jeffreys_macro([0] * len(totals), totals, 0.95)[0] == 0.0
+
+
 # --- paired and independent differences
 
 

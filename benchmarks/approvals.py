@@ -23,6 +23,9 @@ class Approvals:
     def approved(self) -> None:
         drill, run = self._drill, self._ask("agreed")
         self._wait_for_the_others()
+        keys = drill.up.artifacts(run)
+        shown = {"agreed-verdict", "agreed-report"} <= set(keys)
+        drill.check("the verdict and the report are there before the answer", shown, " ".join(keys))
         for what, form in {
             "a wrong choice": {"decision": "perhaps", "who": WHO, "reason": "looks good"},
             "a name left out": {"decision": "approve", "reason": "looks good"},

@@ -65,6 +65,7 @@ CHECKS: dict[str, tuple[str, ...]] = {
     ),
     "approvals": (
         "a suspended run gives its place back",
+        "the verdict and the report are there before the answer",
         "a wrong choice is no answer",
         "a name left out is no answer",
         "an approved version is the champion; the ledger has who and why",

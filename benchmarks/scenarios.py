@@ -23,7 +23,7 @@ from benchmarks.drill import FOLLOW_SECONDS, LONG, RUN_SECONDS, Drill, told, unt
 from benchmarks.platform import Up
 
 STEPS = ("prepare", "embed", "audit", "train_head", "finetune", "validate", "export", "certify", "publish", "promote")
-ARTIFACTS = ("confusion", "curves", "data", "report", "verdict")
+ARTIFACTS = ("audit", "confusion", "curves", "data", "report", "verdict")
 FORM, NIGHT = "form", "night"
 
 

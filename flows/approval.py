@@ -20,7 +20,7 @@ from prefect.input import RunInput
 from pydantic import Field
 
 from flows import events
-from flows.artifacts import verdict_table
+from flows.artifacts import show_verdict, verdict_table
 from serving.ledger import opened
 from serving.store import Store
 from tasks.certification.certify import Candidate, Certified
@@ -76,6 +76,7 @@ def ask(
     why = f"run {result['run_id']}"
     with opened(ledger or home) as book:
         if book.note(published.name, published.version, "ask", "thaw", why):
+            show_verdict(result)  # before the answer, which it is for
             events.approval_asked(published.name, published.version, "PASSED", result["reason"], result["run_id"])
     form = Approval.with_initial_data(description=_question(published, result, until))
     answer: Approval = suspend_flow_run(

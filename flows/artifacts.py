@@ -17,6 +17,7 @@ import httpx
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from serving import sealed
+from tasks.audit.audit import Audited, read_audit
 from tasks.data.dataset import Dataset
 from tasks.data.source import SPLITS
 from tasks.evaluation.gate import Check
@@ -36,6 +37,15 @@ def show_data(name: str, dataset: Dataset) -> None:
     out = f"{len(about.get('unreadable', ()))} unreadable, {len(about.get('bridges', ()))} quarantined as bridges"
     text = f"{_table(('class', *SPLITS), [*rows, totals])}\n\n{out}; prepared at {dataset.image_size} pixels"
     _deliver(create_markdown_artifact, markdown=text, key=f"{name}-data", description=f"The pictures of {name}")
+
+
+def show_audit(name: str, audited: Audited) -> None:
+    """What was found in the pictures that stops no run, the gravest first."""
+    found = read_audit(audited)
+    rows = [(one.level, one.kind, one.text, len(one.suspects)) for one in found.findings]
+    table = _table(("level", "finding", "what, and what to do", "suspects"), rows) if rows else "Nothing was found."
+    text = f"{found.pictures:,} pictures looked at.\n\n{table}"
+    _deliver(create_markdown_artifact, markdown=text, key=f"{name}-audit", description="What the audit found")
 
 
 def show_curves(name: str, *checkpoints: Checkpoint) -> None:

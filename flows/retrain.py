@@ -109,6 +109,7 @@ def _chain(p: Parameters, home: Path, ledger: str | None, run: Path, clock: Cloc
     artifacts.show_data(p.name, dataset)
     features: Features = clock.run(EMBED, dataset, home, p.model, preprocessing, seed, device)
     audited: Audited = clock.run(AUDIT, dataset, features, home, p.data, p.audit, p.gate)
+    artifacts.show_audit(p.name, audited)
     dataset = audited.dataset
     head: Checkpoint = clock.run(TRAIN_HEAD, dataset, features, run, p.model, preprocessing, p.head, seed)
     precision = training_precision(p.runtime.precision, device)

@@ -268,11 +268,13 @@ def test_data_verdict_confusion_curves_and_report_are_artifacts_without_pictures
     with get_client(sync_client=True) as client:
         found = {f"digits-{key}": client.read_artifacts(
                      artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[f"digits-{key}"])))
-                 for key in ("data", "verdict", "confusion", "curves", "report")}  # fmt: skip
+                 for key in ("data", "audit", "verdict", "confusion", "curves", "report")}  # fmt: skip
     texts = {key: "\n".join(str(artifact.data) for artifact in versions) for key, versions in found.items()}
     assert "| class | train | validation | test |" in texts["digits-data"]
     assert "| all | 120 | 60 | 60 |" in texts["digits-data"]
     assert "0 unreadable, 0 quarantined as bridges; prepared at 32 pixels" in texts["digits-data"]
+    assert "240 pictures looked at." in texts["digits-audit"]
+    assert "| level | finding | what, and what to do | suspects |" in texts["digits-audit"]
     assert "| recall of digit-7, test |" in texts["digits-verdict"]
     assert "| true / decided | digit-0 | digit-1 | digit-7 |" in texts["digits-confusion"]
     assert texts["digits-curves"].startswith("![Loss and accuracy by epoch](data:image/png;base64,")

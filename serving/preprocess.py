@@ -23,6 +23,7 @@ Pixels = npt.NDArray[np.uint8]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 TIFF = "TIFF"  # accepted only where somebody asks for it: its decoders are many and old
 MAX_PIXELS = 24_000_000
+MAX_SIDE = 65_535  # as in a JPEG: Pillow keeps a pointer and padding a row, 24 million rows of one pixel take 1.4 GB
 FILTER = Image.Resampling.BILINEAR  # Pillow widens it when it shrinks a picture: antialiased
 FILL = (255, 255, 255)  # behind transparency: a page is white
 PAD = (0, 0, 0)
@@ -56,6 +57,8 @@ _OTHERS = (
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")  # none of: stuffing, padding, restart
 _OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 _JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
+# start, end and reserved markers carry no length; before the first scan libjpeg refuses a picture with any of them
+_JPEG_BARE = frozenset((0xD8, _JPEG_END, *range(0xF0, 0xFE)))
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -139,10 +142,9 @@ def inspect(data: bytes, at_least: int | None = None, formats: tuple[str, ...] =
     try:
         image = Image.open(io.BytesIO(data), formats=[kind])
         (width, height), mode = image.size, image.mode
-        if width * height > MAX_PIXELS:
-            raise PictureError(
-                413, "too_large", f"expected at most {MAX_PIXELS} pixels, found {width} x {height}: scale it down"
-            )
+        if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+            limits = f"at most {MAX_PIXELS} pixels, {MAX_SIDE} a side"
+            raise PictureError(413, "too_large", f"expected {limits}, found {width} x {height}: scale it down")
         if at_least is not None and kind == "JPEG":
             image.draft(None, (at_least, at_least))
         orientation = _orientation(image)
@@ -199,6 +201,8 @@ def _check_jpeg_structure(data: bytes) -> None:
         marker = data[end - 1]
         segments += 1
         scans += marker == _JPEG_SCAN
+        if scans == 0 and marker in _JPEG_BARE:  # taken for a segment, it would hide thousands of them
+            raise PictureError(422, "undecodable", f"expected a JPEG's scan, found marker {marker:#x}: save it again")
         if scans > MAX_SCANS or segments > MAX_SEGMENTS or padding > MAX_PADDING:
             limits = f"at most {MAX_SCANS} scans and {MAX_SEGMENTS} segments"
             raise PictureError(422, "undecodable", f"expected a JPEG of {limits}, found more: save it again")
@@ -209,10 +213,13 @@ def _check_jpeg_structure(data: bytes) -> None:
 
 def _check_png_structure(data: bytes) -> None:
     """Refuses a PNG with far more small chunks than any encoder writes, without decoding it."""
-    position, chunks = 8, 0
+    position, chunks, pixels = 8, 0, False
     while position < len(data):
-        length = int.from_bytes(data[position : position + 4])
-        chunks += length < SHORT_CHUNK or data[position + 4 : position + 8] not in (b"IDAT", b"fdAT")
+        length, name = int.from_bytes(data[position : position + 4]), data[position + 4 : position + 8]
+        if name == b"IEND" and pixels:  # before them Pillow reads on
+            break
+        pixels |= name == b"IDAT"
+        chunks += length < SHORT_CHUNK or name not in (b"IDAT", b"fdAT")
         if chunks > MAX_CHUNKS:
             raise PictureError(
                 422, "undecodable", f"expected a PNG of at most {MAX_CHUNKS} small chunks, found more: save it again"
@@ -238,9 +245,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             grey[values == image.info["transparency"]] = FILL[0]
         return Image.fromarray(grey).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        page = Image.new("RGBA", rgba.size, (*FILL, 255))
-        return Image.alpha_composite(page, rgba).convert("RGB")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        page = Image.new("RGB", rgba.size, FILL)
+        page.paste(rgba, mask=rgba)  # the same values as alpha_composite's, in 60 % of its memory
+        return page
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

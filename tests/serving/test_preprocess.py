@@ -29,6 +29,7 @@ from serving.preprocess import (
     MAX_CHUNKS,
     MAX_PIXELS,
     MAX_SCANS,
+    MAX_SIDE,
     Preprocessing,
     decode,
     kind_of,
@@ -335,6 +336,28 @@ def test_exactly_the_most_pixels_pass_and_one_more_does_not() -> None:
     assert refused(png(wide, high + 1, row * (high + 1), depth=1, colour=0)) == (413, "too_large")
 
 
+@pytest.mark.parametrize("size", [(1, MAX_SIDE + 1), (MAX_SIDE + 1, 1), (1, MAX_PIXELS), (MAX_PIXELS, 1)])
+def test_a_side_longer_than_any_cameras_is_413(size: tuple[int, int]) -> None:
+    """1 x 24,000,000 in 175 kB of PNG took 1.4 GB: a row costs more than its one pixel."""
+    width, height = size
+    row = b"\0" * (1 + (width + 7) // 8)
+    assert refused(png(width, height, row * height, depth=1, colour=0)) == (413, "too_large")
+    assert decode(png(1, MAX_SIDE, b"\0\0" * MAX_SIDE, depth=1, colour=0)).size == (1, MAX_SIDE)
+
+
+def test_the_largest_transparent_picture_takes_less_than_400_mb(tmp_path: Path) -> None:
+    """One of several that a server may decode at once."""
+    file = tmp_path / "large.png"
+    file.write_bytes(png(6000, 4000, b"\0" * (1 + 4 * 6000) * 4000, colour=6))
+    program = (
+        "import resource, sys; from pathlib import Path; from serving.preprocess import decode\n"
+        "data = Path(sys.argv[1]).read_bytes(); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "decode(data); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True, cwd=ROOT)
+    assert int(done.stdout) * 1024 < 300e6, done.stderr
+
+
 # Pillow itself warns from 89 and stops from 179 megapixels; both are ours to answer
 @pytest.mark.parametrize("side", [6000, 9999, 10000, 14000, 30000, 2**31 - 1])
 def test_a_header_that_claims_too_many_pixels_is_413(side: int) -> None:
@@ -424,6 +447,22 @@ def test_a_png_of_very_many_chunks_is_refused_before_it_is_decoded(kind: bytes) 
         assert read_pixels(data[:33] + chunk * (MAX_CHUNKS - 100) + data[33:], PREPROCESSING).any()
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_what_follows_a_whole_picture_is_not_counted(kind: str) -> None:
+    """Cameras and file systems pad with zeros."""
+    data = encoded(photo(), kind)
+    assert np.array_equal(read_pixels(data + bytes(120_100), PREPROCESSING), read_pixels(data, PREPROCESSING))
+
+
+def test_an_end_before_the_pixels_hides_no_chunks() -> None:
+    """Pillow reads on behind it."""
+    data = encoded(photo(), "PNG")
+    end, empty = (bytes(4) + name + zlib.crc32(name).to_bytes(4) for name in (b"IEND", b"IDAT"))
+    started = time.perf_counter()
+    assert refused(data[:33] + end + empty * 800_000 + data[33:]) == (422, "undecodable")
+    assert time.perf_counter() - started < SECONDS
+
+
 def with_segments(segment: bytes, total: int = 10 * 2**20) -> bytes:
     data = encoded(photo(), "JPEG")
     return data[:2] + segment * (total // len(segment)) + data[2:]
@@ -437,6 +476,18 @@ def with_segments(segment: bytes, total: int = 10 * 2**20) -> bytes:
 def test_a_jpeg_of_very_many_segments_is_refused_in_time(segment: bytes) -> None:
     """Pillow joins EXIF segments in quadratic time (10 MiB: many minutes), and reads padding byte by byte."""
     assert refused(with_segments(segment)) == (422, "undecodable")
+
+
+# Pillow reads on behind these, as behind any marker it does not know, and takes no length of theirs
+@pytest.mark.parametrize("marker", [0xD8, 0xD9, 0xF0, 0xF7, 0xFD])
+def test_no_marker_hides_segments_from_the_count(marker: int) -> None:
+    exif = b"\xff\xe1\x00\x12Exif\0\0" + b"a" * 10
+    hidden = bytes((0xFF, marker)) + b"\xff\xff" + exif * 3_000
+    data = with_segments(hidden)
+    assert refused(data) == (422, "undecodable")
+    started = time.perf_counter()
+    assert refused(data[:2] + bytes((0xFF, marker)) + with_segments(exif)[2:]) == (422, "undecodable")
+    assert time.perf_counter() - started < SECONDS
 
 
 def test_a_jpeg_with_a_camera_makers_many_segments_is_accepted() -> None:

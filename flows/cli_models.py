@@ -122,16 +122,16 @@ def _moved(body: dict[str, Any], kind: Literal["promote", "rollback"], wait: flo
 
     from flows.release import answers, tell_move, wait_for_servers
 
-    label, generation = f"{body['name']}:{body['version']}", body["generation"]
+    label = f"{body['name']}:{body['version']}"
     say = err.print if as_json else print
-    say(f"{label} is the champion (generation {generation}{', on hold' if body['hold'] else ''})")
+    say(f"{label} is the champion (generation {body['generation']}{', on hold' if body['hold'] else ''})")
     tell_move(body, kind)
-    running = wait_for_servers(body["name"], generation, wait, lambda text: say(f"{text} {label}"))
+    running = wait_for_servers(body, wait, lambda text: say(f"{text} {label}"))
     if as_json:
         print(json.dumps(body | {"servers": [asdict(server) for server in running]}))
     elif not running:
         print("no server is running")
-    late = [server for server in running if not answers(server, generation)]
+    late = [server for server in running if not answers(server, body)]
     for server in late:
         reason = server.error or (f"still answers version {server.version}" if server.version else "no answers yet")
         err.print(f"[red]{server.place}:[/] {escaped(reason)}", highlight=False, soft_wrap=True)

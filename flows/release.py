@@ -83,25 +83,26 @@ def finish_move(
     """What a flow does once the pointer has moved: the event, then the servers. Raises ServersBehind."""
     tell_move(body, kind)
     label = f"{body['name']}:{body['version']}"
-    running = wait_for_servers(body["name"], body["generation"], seconds, lambda text: tell(f"{text} {label}"))
-    late = [server for server in running if not answers(server, body["generation"])]
+    running = wait_for_servers(body, seconds, lambda text: tell(f"{text} {label}"))
+    late = [server for server in running if not answers(server, body)]
     if late and seconds:
         told = "; ".join(f"{server.place}: {server.error or 'no answer yet'}" for server in late)
         raise ServersBehind(f"{label} is the champion, but {len(late)} of {len(running)} servers do not answer: {told}")
     return body | {"servers": [asdict(server) for server in running]}
 
 
-def wait_for_servers(name: str, generation: int, seconds: float, tell: Tell) -> tuple[Server, ...]:
-    """The running servers of a name, once all answer with this generation or a later one, or after that many seconds.
+def wait_for_servers(body: Mapping[str, Any], seconds: float, tell: Tell) -> tuple[Server, ...]:
+    """The running servers of a name, once all answer with this champion or a later one, or after that many seconds.
 
-    `tell` hears each change, e.g. "1/2 servers now answer". Which of them do: `answers`.
+    `body`: the champion's name, version and generation. `tell` hears each change, e.g. "1/2 servers now answer".
+    Which of them do: `answers`.
     """
     deadline = time.monotonic() + seconds
     told = ""
     with opened(_ledger() or existing_home(), create=False) as ledger:
         while True:
-            running = servers.running(ledger, name)
-            ready = sum(answers(server, generation) for server in running)
+            running = servers.running(ledger, body["name"])
+            ready = sum(answers(server, body) for server in running)
             text = f"{ready}/{len(running)} servers now answer"
             if running and text != told:
                 tell(text)
@@ -111,5 +112,7 @@ def wait_for_servers(name: str, generation: int, seconds: float, tell: Tell) -> 
             time.sleep(_LOOK_SECONDS)
 
 
-def answers(server: Server, generation: int) -> bool:
-    return server.generation >= generation
+def answers(server: Server, body: Mapping[str, Any]) -> bool:
+    """Whether it answers with this champion, or a later one."""
+    ours = (server.generation, server.version) == (body["generation"], body["version"])
+    return ours or server.generation > body["generation"]

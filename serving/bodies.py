@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -68,7 +69,8 @@ class Bodies:
             async with asyncio.timeout(seconds) as body.deadline:
                 yield body
         except TimeoutError:
-            raise Refusal(408, "body_too_slow", "expected the whole body sooner: send it again") from None
+            message = "expected the whole body sooner: send it again"
+            raise Refusal(408, "body_too_slow", message, {"Connection": "close"}) from None
         except ClientDisconnect:
             raise Refusal(400, "invalid_request", "the client went away before its body was complete") from None
         finally:
@@ -122,9 +124,19 @@ def _is_form(request: Request) -> bool:
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
+class _Parser(MultiPartParser):
+    """Notes whether the last boundary came: a form that was cut off would otherwise lack its last pictures, unseen."""
+
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
 @asynccontextmanager
 async def _form(request: Request, body: _Body, files: int) -> AsyncGenerator[FormData, None]:
-    parser = MultiPartParser(request.headers, body.__aiter__(), max_files=files)
+    _check_charset(request)
+    parser = _Parser(request.headers, body.__aiter__(), max_files=files)
     parser.spool_max_size = body._limit + 1  # pictures stay in memory: none is written to a temporary file
     try:
         form = await parser.parse()
@@ -133,9 +145,20 @@ async def _form(request: Request, body: _Body, files: int) -> AsyncGenerator[For
         wanted = "one file" if files == 1 else f"at most {files} files"
         raise Refusal(400, "invalid_request", f"expected multipart/form-data with {wanted}: {text}") from None
     try:
+        if not parser.ended:
+            raise Refusal(400, "invalid_request", "expected a form up to its last boundary, found it cut off")
         yield form
     finally:
         await form.close()
+
+
+def _check_charset(request: Request) -> None:
+    """Python decodes what a client names, on the event loop, and some of it (punycode) takes quadratic time."""
+    _, options = parse_options_header(request.headers["content-type"])
+    charset = options.get(b"charset", b"utf-8")
+    if charset.lower() not in (b"utf-8", b"utf8", b"us-ascii"):
+        found = charset.decode("latin-1")[:40]
+        raise Refusal(400, "invalid_request", f"expected multipart/form-data in UTF-8, found charset {found!r}")
 
 
 async def _one_file(form: FormData) -> bytes:

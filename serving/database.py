@@ -14,10 +14,29 @@ FILE = "ledger.db"
 
 def engine_of(place: Path | str, create: bool) -> sa.Engine:
     """`place`: a home directory, or a SQLAlchemy URL. Raises BadInput: no such URL, or no file and not `create`."""
-    url = sa.URL.create("sqlite", database=str(place / FILE)) if isinstance(place, Path) else _url_of(place)
+    url = _place_url(place)
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, create)
     return sa.create_engine(url, pool_pre_ping=True)  # a database that was restarted is asked anew
+
+
+def file_identity(place: Path | str) -> tuple[int, int] | None:
+    """Device and inode of a SQLite ledger's file: another one was put in its place when these change.
+
+    None of PostgreSQL, and while there is no file.
+    """
+    url = _place_url(place)
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return None
+    try:
+        status = Path(url.database).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _place_url(place: Path | str) -> sa.URL:
+    return sa.URL.create("sqlite", database=str(place / FILE)) if isinstance(place, Path) else _url_of(place)
 
 
 def _url_of(text: str) -> sa.URL:

@@ -76,7 +76,7 @@ class Edge:
         """200 only when a champion is loaded, warmed, proven, on the device asked for, and the server is to stay."""
         if self.stopping:
             raise Refusal(503, "stopping", "this server is about to end: ask another one", {"Retry-After": "5"})
-        self._champion()
+        self._champion(public=True)
         return JSONResponse({"status": "ready"})
 
     async def model(self, request: Request) -> Response:
@@ -174,11 +174,15 @@ class Edge:
             message = "expected Authorization: Bearer with the server's token"
             raise Refusal(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
 
-    def _champion(self) -> Loaded:
+    def _champion(self, *, public: bool = False) -> Loaded:
+        """`public`: without what went wrong, which names folders and hosts."""
         loaded = self._live.current
         if loaded is None:
-            reason = self._live.last_error or "no model was promoted yet: `thaw promote NAME:VERSION`"
-            code = "no_champion" if self._live.last_error is None else "champion_not_loaded"
+            error = self._live.last_error
+            code = "no_champion" if error is None else "champion_not_loaded"
+            reason = error or "no model was promoted yet: `thaw promote NAME:VERSION`"
+            if public and error is not None:
+                reason = "the champion could not be loaded: /v1/model, `thaw show` and the log say why"
             raise Refusal(503, code, reason, {"Retry-After": "5"})
         return loaded
 

@@ -19,11 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from serving import servers
+from serving import database, servers
 from serving.artifact import Artifact
 from serving.batching import Batcher, batcher_of
 from serving.errors import BadInput, ThawError
-from serving.ledger import Ledger
+from serving.ledger import Champion, Ledger
 from serving.predictor import Predictor, load_predictor
 from serving.servers import REPORT_SECONDS, Server
 from serving.settings import Device
@@ -72,6 +72,7 @@ class Live:
         self._threads = threads
         self._poll_seconds = poll_seconds
         self._ledger: Ledger | None = None
+        self._file: tuple[int, int] | None = None  # which file the ledger is, of SQLite's
         self._failed: int | None = None  # generation that did not load
         self._retry_at = 0.0  # and when it is tried again: a disk may come back
         self._reported: Server | None = None
@@ -127,30 +128,55 @@ class Live:
             self._complain(f"{type(error).__name__}: {error}")
 
     def _refresh(self) -> None:
-        if self._ledger is None:
-            try:
-                self._ledger = Ledger(self._ledger_place, create=False)
-            except BadInput:
-                self.last_error = None
-                return  # nothing was ever published here; wait for the first
-        name = self._followed(self._ledger)
-        champion = self._ledger.champion(name) if name else None
-        ours = self.current.generation if self.current else 0
-        if champion is None or champion.version is None or champion.generation == ours:
+        ledger = self._opened()
+        if ledger is None:
+            self.last_error = None
+            return  # nothing was ever published here; wait for the first
+        name = self._followed(ledger)
+        champion = ledger.champion(name) if name else None
+        if champion is None or champion.version is None or self._is_current(ledger, champion):
             self.last_error = None  # e.g. of a ledger that could not be read for a while
             return
         if champion.generation == self._failed and time.monotonic() < self._retry_at:
             return
         self._failed, self._retry_at = champion.generation, time.monotonic() + RETRY_SECONDS
-        self.failures += 1  # until it is known to work
-        artifact = Store(self._home, self._ledger).open(champion.name, champion.version)
+        try:
+            self._load(ledger, champion, champion.version)
+        except Exception:
+            self.failures += 1
+            raise
+        self.last_error = self._failed = None
+        self.swaps += 1
+
+    def _opened(self) -> Ledger | None:
+        """The ledger; anew if another file was put in its place, as a restored backup is. None if there is none."""
+        file = database.file_identity(self._ledger_place)
+        if self._ledger is not None and file != self._file:
+            logger.warning("the ledger's file was replaced: following the new one")
+            self._ledger.close()
+            self._ledger = self._reported = self._failed = None
+        if self._ledger is None:
+            try:
+                self._ledger = Ledger(self._ledger_place, create=False)
+            except BadInput:
+                return None
+            self._file = file
+        return self._ledger
+
+    def _is_current(self, ledger: Ledger, champion: Champion) -> bool:
+        """By digest, too: a ledger that was restored counts the same generations and versions once more."""
+        ours = self.current
+        if ours is None or (ours.generation, ours.version) != (champion.generation, champion.version):
+            return False
+        return ledger.version(champion.name, ours.version).digest == ours.artifact.digest
+
+    def _load(self, ledger: Ledger, champion: Champion, version: int) -> None:
+        artifact = Store(self._home, ledger).open(champion.name, version)
         predictor = load_predictor(artifact, self._device, self._threads)
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        identity = (champion.name, champion.version, champion.generation, since)
+        identity = (champion.name, version, champion.generation, since)
         self.current = Loaded(predictor, batcher_of(predictor, self._threads), artifact, *identity)
-        self.last_error = self._failed = None
-        self.swaps, self.failures = self.swaps + 1, self.failures - 1
-        logger.info("answering with %s:%d on %s", champion.name, champion.version, predictor.provider)
+        logger.info("answering with %s:%d on %s", champion.name, version, predictor.provider)
 
     def _followed(self, ledger: Ledger) -> str | None:
         """The name to answer with: given, or the one answered with already, or the only one there is."""

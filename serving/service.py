@@ -46,7 +46,10 @@ class EdgeFirst:
         self._edge = edge.app()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self._edge if scope["type"] == "http" else self._bentoml)(scope, receive, send)
+        if scope["type"] == "websocket":  # there is none here; BentoML would log what the client calls for
+            await send({"type": "websocket.close"})
+        else:
+            await (self._edge if scope["type"] == "http" else self._bentoml)(scope, receive, send)
 
 
 class Hosted(Service[Any]):

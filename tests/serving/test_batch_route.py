@@ -170,6 +170,8 @@ BROKEN: dict[str, bytes] = {
     "another field": multipart(part(b"x", name="image")),
     "text instead of files": multipart(part(b"x", name="images", filename=None)),
     "a text among the files": multipart(part(b"x", name="images"), part(b"x", name="images", filename=None)),
+    "without its last boundary": multipart(*[part(png(RED), name="images")] * 3)[:-9],
+    "without its last picture's end": multipart(*[part(png(RED), name="images")] * 3)[:-20],
     "cut short": multipart(part(b"x" * 100, name="images"))[:-60],
     "nothing": b"",
     "no form": png(RED),

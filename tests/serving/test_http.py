@@ -55,6 +55,7 @@ from tests.serving.edges import (
     png,
 )
 from tests.serving.pictures import needs_pictures, pictures
+from tests.serving.world import World
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +206,8 @@ BROKEN_FORMS: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "boundary=xyz"),
     "cut in the headers": (multipart(part(b"x"))[:30], "boundary=xyz"),
     "cut in the data": (multipart(part(b"x" * 100))[:-60], "boundary=xyz"),
+    "cut before the last boundary": (multipart(part(b"x"), part(b"y"))[:-9], "boundary=xyz"),
+    "a charset that takes quadratic time": (multipart(part(b"x", name="a-")), "boundary=xyz; charset=punycode"),
     "no name": (multipart(b'Content-Disposition: form-data; filename="a"\r\n\r\nx'), "boundary=xyz"),
     "no disposition": (multipart(b"Content-Type: image/png\r\n\r\nx"), "boundary=xyz"),
     "no headers": (multipart(b"\r\nx"), "boundary=xyz"),
@@ -436,6 +439,7 @@ def test_a_slow_body_is_408(live: Live, headers: dict[str, str], size: int, paus
     started = time.perf_counter()
     reply = asyncio.run(call(app, slow, headers))
     assert (reply.status, reply.body["error"]["code"]) == (408, "body_too_slow")
+    assert reply.headers["connection"] == "close", "or the rest would be taken for the next request"
     assert 0.3 <= time.perf_counter() - started < 3
 
 
@@ -501,6 +505,18 @@ def test_a_defect_of_ours_is_500_and_tells_nothing(live: Live, picture: bytes) -
     response = client_of(broken_by(live)).post("/v1/predict", content=picture)
     assert error_of(response) == (500, "internal")
     assert "ann" not in response.text
+
+
+def test_why_the_champion_did_not_load_is_told_behind_the_token_only(world: World) -> None:
+    world.promote(world.publish())
+    world.damage(1)
+    live = world.live()
+    live.refresh()
+    client = client_of(live, api_token=SecretStr("right"))
+    asked = [client.get("/readyz"), client.get("/v1/model", headers={"Authorization": "Bearer right"})]
+    assert [error_of(response) for response in asked] == [(503, "champion_not_loaded")] * 2
+    assert [str(world.bentoml_home) in response.text for response in asked] == [False, True]
+    live.stop()
 
 
 def test_before_the_first_promotion_it_is_503_and_then_loads_by_itself(

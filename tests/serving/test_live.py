@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from serving import servers
 from serving.database import FILE
 from serving.ledger import Ledger, opened
 from serving.live import RETRY_SECONDS, Live
@@ -280,4 +283,54 @@ def test_a_name_given_before_its_first_version_waits_for_it(world: World) -> Non
     world.promote(world.publish())
     live.refresh()
     assert answering(live) == 1
+    live.stop()
+
+
+def back_up(world: World, name: str = "backup.db") -> Path:
+    copy = world.place / name
+    with closing(sqlite3.connect(world.home / FILE)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    return copy
+
+
+def test_a_restored_ledger_is_followed_though_its_generations_were_seen_before(world: World) -> None:
+    """Restored and promoted again between two looks: the same generation, another champion."""
+    world.publish()
+    world.publish()
+    world.promote(1)
+    copy = back_up(world)
+    world.promote(2)
+    live = world.live()
+    live.refresh()
+    assert (answering(live), live.current.generation if live.current else 0) == (2, 2)
+    with closing(sqlite3.connect(copy)) as source, closing(sqlite3.connect(world.home / FILE)) as target:
+        source.backup(target)
+    world.promote(1)
+    live.refresh()
+    assert (answering(live), live.current.generation if live.current else 0) == (1, 2)
+    live.stop()
+
+
+def test_another_file_put_in_the_ledgers_place_is_followed(world: World) -> None:
+    """As a restored backup is. Servers would answer as the removed file says, and no rollback would reach them."""
+    for _ in range(3):
+        world.publish()
+    world.promote(3)
+    copy = back_up(world)
+    world.promote(1)
+    live = world.live()
+    live.refresh()
+    live.report()
+    world.ledger.close()
+    for rest in world.home.glob(f"{FILE}-*"):
+        rest.unlink()
+    copy.replace(world.home / FILE)
+    live.refresh()
+    live.report()
+    assert (answering(live), live.last_error) == (3, None)
+    with opened(world.home) as restored:
+        assert [server.version for server in servers.running(restored, "colours")] == [3]
+        restored.promote("colours", 2, who="test", why="")
+        live.refresh()
+        assert answering(live) == 2
     live.stop()

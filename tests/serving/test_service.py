@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ def test_the_service_from_its_first_second_to_its_last(place: Place, pipeline: P
     answers_as_the_predictor_does(place, pipeline)
     refuses_as_the_edge_does(place)
     shows_no_pages_of_bentoml(place)
+    has_no_web_sockets(place)
     has_metrics(place)
     ends_when_told(place)
 
@@ -117,6 +119,16 @@ def shows_no_pages_of_bentoml(place: Place) -> None:
         response = get(place, path)
         assert error_of(response) == (404, "not_found"), path
         assert "bento" not in response.text.lower()
+
+
+def has_no_web_sockets(place: Place) -> None:
+    url = httpx.URL(place.server.url)
+    hello = "GET /x%0aforged HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    with socket.create_connection((url.host, url.port or 0), timeout=10) as client:
+        client.sendall((hello + key).encode())
+        assert client.recv(1000).startswith(b"HTTP/1.1 403")
+    assert "forged" not in place.server.said(), "what clients send is not logged"
 
 
 def has_metrics(place: Place) -> None:

@@ -20,6 +20,7 @@ import bentoml
 from _bentoml_sdk.service import Service
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serving import heads
 from serving.errors import DeviceError
 from serving.http import Edge
 from serving.live import Live
@@ -29,6 +30,7 @@ from serving.settings import Settings, find_home
 LOOK_SECONDS = 1.0
 THREADS = 1  # of a session: several run at once, each as fast as a core, and none takes the decoder's
 
+heads.install()
 settings = Settings()
 threads = settings.threads or THREADS
 live = Live(find_home(), settings.ledger, settings.name, settings.device, threads, settings.poll_seconds)

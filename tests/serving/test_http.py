@@ -207,7 +207,9 @@ BROKEN_FORMS: dict[str, tuple[bytes, str]] = {
     "cut in the headers": (multipart(part(b"x"))[:30], "boundary=xyz"),
     "cut in the data": (multipart(part(b"x" * 100))[:-60], "boundary=xyz"),
     "cut before the last boundary": (multipart(part(b"x"), part(b"y"))[:-9], "boundary=xyz"),
-    "a charset that takes quadratic time": (multipart(part(b"x", name="a-")), "boundary=xyz; charset=punycode"),
+    "a charset that takes quadratic time": (
+        multipart(part(png(RED), name="image-", filename="x-")), "boundary=xyz; charset=punycode",
+    ),
     "no name": (multipart(b'Content-Disposition: form-data; filename="a"\r\n\r\nx'), "boundary=xyz"),
     "no disposition": (multipart(b"Content-Type: image/png\r\n\r\nx"), "boundary=xyz"),
     "no headers": (multipart(b"\r\nx"), "boundary=xyz"),

@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks.served import Server, served
 from serving import artifact as artifacts
+from serving.heads import MAX_BYTES
 from serving.ledger import opened
 from serving.predictor import load_predictor
 from serving.store import Store
@@ -71,6 +72,7 @@ def test_the_service_from_its_first_second_to_its_last(place: Place, pipeline: P
     refuses_as_the_edge_does(place)
     shows_no_pages_of_bentoml(place)
     has_no_web_sockets(place)
+    refuses_heads_without_end(place)
     has_metrics(place)
     ends_when_told(place)
 
@@ -129,6 +131,14 @@ def has_no_web_sockets(place: Place) -> None:
         client.sendall((hello + key).encode())
         assert client.recv(1000).startswith(b"HTTP/1.1 403")
     assert "forged" not in place.server.said(), "what clients send is not logged"
+
+
+def refuses_heads_without_end(place: Place) -> None:
+    """BentoML starts uvicorn; that it does so with our bounds is seen here only."""
+    url = httpx.URL(place.server.url)
+    with socket.create_connection((url.host, url.port or 0), timeout=10) as client:
+        client.sendall(b"GET / HTTP/1.1\r\na: " + b"b" * (MAX_BYTES + 1))
+        assert client.recv(1000).startswith(b"HTTP/1.1 431")
 
 
 def has_metrics(place: Place) -> None:

@@ -42,10 +42,11 @@ def train_head(
     """A classifier with the pretrained backbone as it is and a trained head.
 
     Writes `run/train_head/`: weights, and a manifest with the trainable counts and the epochs. The same inputs
-    trained in an earlier run are used again. Raises TrainingError.
+    trained in an earlier run are used again. Raises TrainingError, and ArtifactError: `run/train_head/` was made of
+    something else.
     """
     key = sealed.digest_of([features.key, dataset.key, model.dropout, head.model_dump(mode="json"), seed])[:16]
-    found = find_checkpoint(run.parent, "train_head", key)
+    found = find_checkpoint(run, "train_head", key)
     if found is not None:
         return found
     torch.manual_seed(seed)

@@ -71,26 +71,29 @@ def _light(pixels: Tensor, draw: Tensor) -> Tensor:
 
 
 def mix(pixels: Tensor, targets: Tensor, seed: tuple[int, int, int], mixup: float, cutmix: float) -> Pair:
-    """Each picture blended with, or given a window of, the batch's picture opposite to it; the targets likewise.
+    """Each picture blended with, or given a window of, a random partner in the batch; the targets likewise.
 
     `pixels` [N, H, W, 3]; `targets` shares float [N, C]. The share of each is drawn from Beta(a, a), `a` being `mixup`
     (Zhang et al. 2018) or `cutmix` (Yun et al. 2019), of which a batch gets one at random where both are above 0. The
-    pixels come back float32 from a blend. `seed` is (seed, epoch, step).
+    partners are a permutation, drawn because a batch may be in the order of its classes. The pixels come back float32
+    from a blend. `seed` is (seed, epoch, step).
     """
     random = np.random.default_rng((*seed, 2))
+    partner = torch.from_numpy(random.permutation(len(pixels))).to(pixels.device)
+    others = pixels[partner]
     cuts = cutmix > 0 and (mixup == 0 or random.random() < 0.5)
     shape = cutmix if cuts else mixup
     share = torch.from_numpy(random.beta(shape, shape, len(pixels)).astype(np.float32)).to(pixels.device)
     if cuts:
         corner = torch.from_numpy(random.random((len(pixels), 2), dtype=np.float32)).to(pixels.device)
         inside = _windows(pixels.shape[1], pixels.shape[2], (1 - share).sqrt(), corner)
-        mixed = torch.where(inside.unsqueeze(-1), pixels.flip(0), pixels)
+        mixed = torch.where(inside.unsqueeze(-1), others, pixels)
         share = 1 - inside.float().mean((1, 2))  # what the window really covers
     else:
         whole = pixels.float()
-        mixed = whole + (1 - share).view(-1, 1, 1, 1) * (whole.flip(0) - whole)
+        mixed = whole + (1 - share).view(-1, 1, 1, 1) * (others.float() - whole)
     weight = share.view(-1, 1)
-    return mixed, weight * targets + (1 - weight) * targets.flip(0)
+    return mixed, weight * targets + (1 - weight) * targets[partner]
 
 
 def _windows(height: int, width: int, side: Tensor, corner: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tasks.training.augment import _windows, mix
 
@@ -27,46 +27,79 @@ def own(targets: Tensor) -> Tensor:
     return targets.diagonal()
 
 
+def partners(seed: tuple[int, int, int], many: int = MANY) -> Tensor:
+    """int64 [many]: whom each picture is mixed with, which the seed decides; halves show it."""
+    shown = mix(noise(many), torch.eye(many), seed, 100.0, 0.0)[1].fill_diagonal_(0)
+    return torch.where(shown.sum(1) > 0, shown.argmax(1), torch.arange(many))
+
+
+def drawn(mixup: float, cutmix: float) -> Tensor:
+    """Their own shares of all pictures that are mixed with another."""
+    made = [own(mix(plain(), TARGETS, seed, mixup, cutmix)[1])[partners(seed) != torch.arange(MANY)] for seed in SEEDS]
+    return torch.cat(made)
+
+
 def is_cut(mixed: Tensor) -> bool:
     return mixed.dtype == torch.uint8
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(1.0, 0.0), (0.0, 1.0), (0.4, 0.4)])
 @pytest.mark.parametrize("many", [MANY, 5, 1])
-def test_targets_are_shares_of_the_picture_and_the_one_opposite(mixup: float, cutmix: float, many: int) -> None:
+def test_targets_are_shares_of_the_picture_and_its_partner(mixup: float, cutmix: float, many: int) -> None:
     for seed in SEEDS:
         mixed, targets = mix(noise(many), torch.eye(many), seed, mixup, cutmix)
         assert mixed.shape == (many, SIDE, SIDE, 3)
         torch.testing.assert_close(targets.sum(1), torch.ones(many))
         assert targets.min() >= 0
         expected = torch.diag(own(targets))
-        for i in range(many):
-            expected[i, many - 1 - i] = 1 - expected[i, i] if 2 * i + 1 != many else 1.0
+        for i, partner in enumerate(partners(seed, many).tolist()):
+            expected[i, partner] = 1 - expected[i, i] if partner != i else 1.0
         torch.testing.assert_close(targets, expected)
 
 
+def test_every_picture_is_a_partner_and_any_may_be_whose() -> None:
+    for seed in SEEDS:
+        assert sorted(partners(seed).tolist()) == list(range(MANY))
+    assert len({(i, partner) for seed in SEEDS for i, partner in enumerate(partners(seed).tolist())}) > 0.9 * MANY**2
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0)])
+def test_classes_meet_as_by_chance_in_a_batch_that_is_in_their_order(mixup: float, cutmix: float) -> None:
+    """Pictures are read in the order of the class folders: opposite ones would be of the first and the last class."""
+    classes, each = 4, 8
+    labels = torch.arange(classes).repeat_interleave(each)
+    meetings = torch.zeros(classes, classes)
+    for seed in SEEDS:
+        # one more target for each picture, which tells whose share it is
+        targets = torch.cat([nn.functional.one_hot(labels, classes).float(), torch.eye(classes * each)], 1)
+        shown = mix(noise(classes * each), targets, seed, mixup, cutmix)[1][:, classes:].fill_diagonal_(0)
+        mixed = shown.sum(1) > 0
+        meetings.index_put_((labels[mixed], labels[shown.argmax(1)[mixed]]), torch.ones(1), accumulate=True)
+    shares = meetings / meetings.sum()
+    # a partner of one's own class is a little rarer, since one's own self shows nothing
+    assert shares.min() > 0.7 / classes**2 and shares.max() < 1.3 / classes**2
+
+
 def test_cutmix_counts_the_very_pixels() -> None:
-    shares = []
     for seed in SEEDS:
         mixed, targets = mix(plain(), TARGETS, seed, 0.0, 1.0)
         assert is_cut(mixed)
         values = mixed.numpy()
-        for i in range(MANY):
-            mine, others = (values[i] == 10 * i).all(-1), (values[i] == 10 * (MANY - 1 - i)).all(-1)
-            assert (mine ^ others).all(), "every pixel is of one of the two, all three colours of it"
+        for i, partner in enumerate(partners(seed).tolist()):
+            mine, others = (values[i] == 10 * i).all(-1), (values[i] == 10 * partner).all(-1)
+            assert (mine | others).all(), "every pixel is of one of the two, all three colours of it"
             assert targets[i, i] == pytest.approx(mine.mean(), abs=1e-6)
-            assert targets[i, MANY - 1 - i] == pytest.approx(others.mean(), abs=1e-6)
-        shares.append(own(targets))
-    drawn = torch.cat(shares)
-    assert drawn.min() < 0.05 and drawn.max() > 0.95, "Beta(1, 1) is uniform"
-    assert drawn.mean() == pytest.approx(0.5, abs=0.06)
+            assert targets[i, partner] == pytest.approx(others.mean(), abs=1e-6)
+    shares = drawn(0.0, 1.0)
+    assert shares.min() < 0.05 and shares.max() > 0.95, "Beta(1, 1) is uniform"
+    assert shares.mean() == pytest.approx(0.5, abs=0.06)
 
 
 def test_cutmix_takes_the_window_from_the_same_place() -> None:
     images = noise()
     mixed, _ = mix(images, TARGETS, SEEDS[0], 0.0, 1.0)
     changed = (mixed != images).any(-1, keepdim=True)
-    assert changed.any() and torch.equal(mixed, torch.where(changed, images.flip(0), images))
+    assert changed.any() and torch.equal(mixed, torch.where(changed, images[partners(SEEDS[0])], images))
 
 
 def test_a_window_is_a_square_wholly_inside() -> None:
@@ -74,7 +107,8 @@ def test_a_window_is_a_square_wholly_inside() -> None:
     touched = np.zeros((SIDE, SIDE), bool)
     for seed in SEEDS:
         mixed, _ = mix(plain(), TARGETS, seed, 0.0, 1.0)
-        for mask in (mixed != plain()).any(-1).numpy():
+        mixed_ones = partners(seed) != torch.arange(MANY)
+        for mask in (mixed != plain()).any(-1)[mixed_ones].numpy():
             rows, columns = mask.any(1), mask.any(0)
             assert np.array_equal(mask, np.outer(rows, columns))
             assert abs(int(rows.sum()) - int(columns.sum())) <= 1
@@ -99,19 +133,20 @@ def test_mixup_blends_as_the_targets_say() -> None:
     images = noise()
     for seed in SEEDS[:10]:
         mixed, targets = mix(images, TARGETS, seed, 0.4, 0.0)
-        share = own(targets).view(-1, 1, 1, 1)
-        torch.testing.assert_close(mixed, share * images + (1 - share) * images.flip(0), atol=1e-3, rtol=0)
+        partner, share = partners(seed), own(targets).view(-1, 1, 1, 1)
+        torch.testing.assert_close(mixed, share * images + (1 - share) * images[partner], atol=1e-3, rtol=0)
         assert mixed.dtype == torch.float32 and not torch.equal(mixed, images.float())
-        assert len(set(own(targets).tolist())) == MANY, "every picture draws its own share"
+        mixed_ones = partner != torch.arange(MANY)
+        shares = own(targets)[mixed_ones].tolist()
+        assert len(set(shares)) == len(shares) > 1, "every picture draws its own share"
 
 
 def test_the_parameter_says_how_much_is_mixed() -> None:
     """Beta(0.1, 0.1) leaves most pictures nearly whole, Beta(10, 10) makes halves: their spreads are known."""
     for a in (0.1, 1.0, 10.0):
         for mixup, cutmix in ((a, 0.0), (0.0, a)):
-            shares = torch.cat([own(mix(plain(), TARGETS, seed, mixup, cutmix)[1]) for seed in SEEDS])
             deviation = (1 / (4 * (2 * a + 1))) ** 0.5
-            assert float(shares.std()) == pytest.approx(deviation, rel=0.15)
+            assert float(drawn(mixup, cutmix).std()) == pytest.approx(deviation, rel=0.15)
 
 
 def test_shares_of_several_classes_stay_shares() -> None:
@@ -119,7 +154,7 @@ def test_shares_of_several_classes_stay_shares() -> None:
     targets = torch.softmax(torch.arange(MANY * 3, dtype=torch.float32).view(MANY, 3).sin(), 1)
     _, mixed = mix(plain(), targets, SEEDS[0], 0.0, 1.0)
     shown = own(mix(plain(), TARGETS, SEEDS[0], 0.0, 1.0)[1]).view(-1, 1)
-    torch.testing.assert_close(mixed, shown * targets + (1 - shown) * targets.flip(0))
+    torch.testing.assert_close(mixed, shown * targets + (1 - shown) * targets[partners(SEEDS[0])])
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from tasks.progress import Progress
-from tasks.training.fit import TrainingError
+from tasks.training.fit import TooLarge, TrainingError
 from tasks.training.table import Epoch
 
 # three a decade; below the first nothing moves in a few epochs, above the last pretrained weights are soon lost
@@ -18,12 +18,15 @@ def choose_rate(trial: Callable[[float], tuple[Epoch, ...]], progress: Progress)
     """The rate whose trial ends with the lowest validation loss; of equal ones the lower.
 
     `trial` trains from the start for one short epoch at a rate and gives its table, or raises TrainingError (a loss
-    that is not finite, weights that stand still), which rules its rate out. Raises TrainingError: no rate is left.
+    that is not finite, weights that stand still), which rules its rate out. Raises TrainingError: no rate is left, or
+    TooLarge as `trial` does.
     """
     losses: dict[float, float] = {}
     for number, rate in enumerate(RATES, start=1):
         try:
             losses[rate] = trial(rate)[-1].validation_loss
+        except TooLarge:  # no other rate makes it smaller, and other processes wait for this one
+            raise
         except TrainingError:
             losses[rate] = math.inf
         progress(number, len(RATES), f"learning rate {rate:g} tried: validation loss {losses[rate]:.4f}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from tasks.progress import silent
-from tasks.training.fit import TrainingError
+from tasks.training.fit import TooLarge, TrainingError
 from tasks.training.rates import RATES, choose_rate
 from tasks.training.table import Epoch
 
@@ -74,6 +74,18 @@ def test_another_error_is_not_hidden() -> None:
 
     with pytest.raises(OSError, match="disk"):
         choose_rate(broken, silent)
+
+
+def test_too_little_memory_is_no_matter_of_the_rate() -> None:
+    tried = []
+
+    def large(rate: float) -> tuple[Epoch, ...]:
+        tried.append(rate)
+        raise TooLarge("expected 1 pictures to fit into the GPU's memory")
+
+    with pytest.raises(TooLarge, match="1 pictures to fit"):
+        choose_rate(large, silent)
+    assert tried == [FIRST]
 
 
 def test_what_was_tried_is_told() -> None:

@@ -29,6 +29,7 @@ from tasks.training.finetune import finetune
 from tasks.training.fit import Recipe, TooLarge, TrainingError, fit
 from tasks.training.spec import FinetuneSpec
 from tasks.training.table import Epoch, best_epoch
+from tasks.training.tuning import Job
 from tests.conftest import Pipeline
 
 EPOCHS, STEPS, SIZE = 3, 4, 32
@@ -430,6 +431,28 @@ def test_a_training_that_cannot_succeed_leaves_none(
     with pytest.raises(TrainingError, match="finite training loss"):
         finetune(p.head, p.dataset, tmp_path / "runs" / "a", SPEC, "none", seed=0, checkpoint_seconds=0)
     assert before == [0, 1, 2] and not kept(tmp_path)
+
+
+def test_trials_of_rates_that_do_not_fit_keep_the_checkpoints(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier run of the same configuration had got past them, with more memory."""
+    p, spec = pipeline, SPEC.model_copy(update={"learning_rate": "auto"})
+    key = Job(p.head, p.dataset, tmp_path / "runs" / "a", spec, "none", 0, "cpu", "fp32", 1, NEVER).key
+    left = tmp_path / "checkpoints" / key / "epoch-000001-step-000000003"
+    left.mkdir(parents=True)
+
+    forward = Classifier.forward
+
+    def scarce(network: Classifier, pixels: Tensor) -> Tensor:
+        if network.training:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(network, pixels)
+
+    monkeypatch.setattr(Classifier, "forward", scarce)
+    with pytest.raises(TooLarge, match="fit into the GPU's memory"):
+        finetune(p.head, p.dataset, tmp_path / "runs" / "a", spec, "none", seed=0)
+    assert left.exists()
 
 
 def test_what_does_not_fit_into_the_memory_today_may_go_on_tomorrow(

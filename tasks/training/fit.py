@@ -84,9 +84,10 @@ def fit(
 ) -> tuple[Epoch, ...]:
     """Trains `module` in place and leaves it with the weights of the best validation loss (the start included).
 
-    `groups` are AdamW parameter groups, each with its peak `lr`. With `checkpoints`, goes on from the newest one,
-    to the same weights and table as without the interruption, and writes one at every epoch's end, after
-    `checkpoints.every` seconds, and when interrupted. A batch too large for the GPU's memory is taken in halves.
+    `groups` are AdamW parameter groups, each with its peak `lr`; `class_weights` [C] weight both losses. With
+    `checkpoints`, goes on from the newest one, to the same weights and table as without the interruption, and writes
+    one at every epoch's end, after `checkpoints.every` seconds, and when interrupted. A batch too large for the GPU's
+    memory is taken in halves.
     Raises TrainingError.
     """
     groups = [group for group in groups if any(p.requires_grad for p in group["params"])]
@@ -181,7 +182,8 @@ class _Loop:
         self.state.judged.eval()
         line = None
         if self.processes.rank == 0:
-            line = row(epoch, train, self.validation(self.state.judged), rate, self.speed)
+            weights = None if self.class_weights is None else self.class_weights.double().cpu().numpy()
+            line = row(epoch, train, self.validation(self.state.judged), rate, self.speed, weights)
         made: Epoch = self.processes.same(line)
         if not math.isfinite(made.validation_loss):
             raise TrainingError(f"expected a finite validation loss, found {made.validation_loss}: lower learning_rate")

@@ -25,6 +25,7 @@ from tasks.training.spec import HeadSpec
 from tasks.training.table import as_table, best_epoch, log_loss, row
 
 FloatArray = npt.NDArray[np.float64]
+_FORMAT = 2  # of the result: raise it when the same inputs would give another head
 # inverse weight decay tried by `solve`, on standardised features; spaced by about 3
 _STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
@@ -45,7 +46,8 @@ def train_head(
     trained in an earlier run are used again. Raises TrainingError, and ArtifactError: `run/train_head/` was made of
     something else.
     """
-    key = sealed.digest_of([features.key, dataset.key, model.dropout, head.model_dump(mode="json"), seed])[:16]
+    made_of = [_FORMAT, features.key, dataset.key, model.dropout, head.model_dump(mode="json"), seed]
+    key = sealed.digest_of(made_of)[:16]
     found = find_checkpoint(run, "train_head", key)
     if found is not None:
         return found
@@ -87,12 +89,14 @@ def _solve(
     progress: Progress,
 ) -> tuple[FloatArray, FloatArray, dict[str, Any]]:
     """Multinomial logistic regression; the weight decay with the lowest validation loss."""
-    balance = "balanced" if head.class_weights == "balanced" else None
+    balance, weights = None, None
+    if head.class_weights == "balanced":
+        balance, weights = "balanced", balanced_weights(train.labels, len(np.unique(train.labels))).double().numpy()
     best: tuple[float, float, FloatArray, FloatArray] | None = None
     for i, strength in enumerate(_STRENGTHS):
         solver = LogisticRegression(C=strength, max_iter=3000, class_weight=balance).fit(x, train.labels)
         weight, bias = _both_classes(solver.coef_, solver.intercept_)
-        loss = log_loss(xv @ weight.T + bias, validation.labels)
+        loss = log_loss(xv @ weight.T + bias, validation.labels, weights)
         progress(i + 1, len(_STRENGTHS), f"weight decay {1 / strength:g}: validation loss {loss:.4f}")
         if best is None or loss < best[0]:
             best = (loss, strength, weight, bias)
@@ -100,8 +104,8 @@ def _solve(
     loss, strength, weight, bias = best
     progress(len(_STRENGTHS), len(_STRENGTHS), f"weight decay {1 / strength:g} chosen: validation loss {loss:.4f}")
     logits, logits_v = x @ weight.T + bias, xv @ weight.T + bias
-    fitted = log_loss(logits, train.labels), float((logits.argmax(1) == train.labels).mean())
-    line = row(1, fitted, (logits_v, validation.labels), 0.0)
+    fitted = log_loss(logits, train.labels, weights), float((logits.argmax(1) == train.labels).mean())
+    line = row(1, fitted, (logits_v, validation.labels), 0.0, class_weights=weights)
     return weight, bias, {"weight_decay": 1 / strength, "epochs": as_table([line]), "best_epoch": 1}
 
 

@@ -30,9 +30,17 @@ class Epoch:
 
 
 def row(
-    epoch: int, train: tuple[float, float] | None, outputs: tuple[Floats, Ints], rate: float, speed: float | None = None
+    epoch: int,
+    train: tuple[float, float] | None,
+    outputs: tuple[Floats, Ints],
+    rate: float,
+    speed: float | None = None,
+    class_weights: Floats | None = None,
 ) -> Epoch:
-    """A line from `train` (loss, accuracy) and validation `outputs` (logits [N, C], labels [N])."""
+    """A line from `train` (loss, accuracy) and validation `outputs` (logits [N, C], labels [N]).
+
+    `class_weights` [C], those of the training loss, weight the validation loss too: it chooses what is kept.
+    """
     logits, labels = outputs
     decided = logits.argmax(1)
     classes = list(range(logits.shape[1]))
@@ -44,7 +52,7 @@ def row(
         epoch,
         loss,
         accuracy,
-        log_loss(logits, labels),
+        log_loss(logits, labels, class_weights),
         float((decided == labels).mean()),
         float(precision),
         float(recall),
@@ -54,11 +62,12 @@ def row(
     )
 
 
-def log_loss(logits: Floats, labels: Ints) -> float:
-    """Mean negative log likelihood of softmax(logits [N, C]), natural log."""
+def log_loss(logits: Floats, labels: Ints, class_weights: Floats | None = None) -> float:
+    """Mean negative log likelihood of softmax(logits [N, C]), natural log; weighted by `class_weights` [C] if given."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(shifted).sum(axis=1))
-    return float((log_sum - shifted[np.arange(len(labels)), labels]).mean())
+    losses = log_sum - shifted[np.arange(len(labels)), labels]
+    return float(np.average(losses, weights=None if class_weights is None else class_weights[labels]))
 
 
 def best_epoch(rows: Sequence[Epoch]) -> int:

@@ -31,7 +31,7 @@ from tasks.training.signs import signs
 from tasks.training.spec import FinetuneSpec
 from tasks.training.table import Epoch, as_table, best_epoch, log_loss
 
-_FORMAT = 5  # of the result: raise it when the same job would give other weights
+_FORMAT = 6  # of the result: raise it when the same job would give other weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,10 @@ class _Tuning:
         share = 1.0
         if self.spec.interpolate and self.processes.rank == 0:
             kept = next(row for row in rows if row.epoch == best)
-            share, loss = interpolate(self.network, before, kept.validation_loss, lambda n: log_loss(*self._outputs(n)))
+            weights = None if self._weights is None else self._weights.double().cpu().numpy()
+            share, loss = interpolate(
+                self.network, before, kept.validation_loss, lambda n: log_loss(*self._outputs(n), weights)
+            )
             text = f"weights {share:.0%} of the way to epoch {best} kept: validation loss {loss:.4f}"
             self.progress(len(rows), len(rows), text)
         return share

@@ -103,6 +103,31 @@ def test_log_loss_agrees_with_scikit_learn() -> None:
     assert log_loss(logits, labels) == pytest.approx(oracle_log_loss(labels, shares, labels=[0, 1, 2]), abs=1e-9)
 
 
+def test_a_weighted_log_loss_agrees_with_scikit_learn() -> None:
+    logits = np.random.default_rng(1).normal(size=(40, 3)) * 5
+    labels, weights = np.random.default_rng(2).integers(0, 3, 40), np.array([0.3, 2.0, 1.2])
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    expected = oracle_log_loss(labels, shares, labels=[0, 1, 2], sample_weight=weights[labels])
+    assert log_loss(logits, labels, weights) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(("weights", "best"), [(None, 1), (torch.tensor([0.55, 5.0]), 0)])
+def test_the_best_epoch_is_chosen_by_the_loss_that_is_trained(weights: Tensor | None, best: int) -> None:
+    """Nine pictures of the first class get better in the epoch, the one of the second gets worse."""
+    labels = np.array([0] * 9 + [1])
+    before, after = np.tile([1.0, 0.0], (10, 1)), np.tile([2.0, 0.0], (10, 1))
+    before[9], after[9] = (0.0, 0.0), (1.0, 0.0)
+    epochs = iter((before, after))
+    recipe = Recipe(1, 3, 0.0, 5.0, 0.0, 9, lambda _epoch: None)
+    layer = nn.Linear(4, 2)
+    groups = [{"params": list(layer.parameters()), "lr": 0.1}]
+    rows = fit(layer, groups, batches, lambda _module: (next(epochs), labels), recipe, weights, silent)
+    assert best_epoch(rows) == best
+    shares = np.exp(after) / np.exp(after).sum(1, keepdims=True)
+    of_each = None if weights is None else weights.numpy()[labels]
+    assert rows[1].validation_loss == pytest.approx(oracle_log_loss(labels, shares, sample_weight=of_each))
+
+
 def test_balanced_weights_give_each_class_the_same_total() -> None:
     labels = np.array([0] * 90 + [1] * 10)
     totals = balanced_weights(labels, 2).numpy() * np.bincount(labels)

@@ -9,20 +9,24 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss as oracle_log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tasks.data.dataset import pixels, subset
+from tasks.data.dataset import Subset, pixels, subset
+from tasks.data.prepare import prepare
 from tasks.export.temperature import fit_temperature
-from tasks.model.classifier import load_classifier, manifest_of, new_classifier, weights_digest
+from tasks.model.classifier import Checkpoint, load_classifier, manifest_of, new_classifier, weights_digest
+from tasks.progress import silent
 from tasks.training.augment import DRAWS, augment, draws
 from tasks.training.embed import embed, read_features
 from tasks.training.finetune import finetune
-from tasks.training.head import train_head
+from tasks.training.fit import balanced_weights
+from tasks.training.head import _STRENGTHS, FloatArray, _solve, train_head
 from tasks.training.pictures import logits_of
 from tasks.training.spec import FinetuneSpec, HeadSpec
 from tasks.training.table import log_loss
-from tests.conftest import Pipeline
+from tests.conftest import Pipeline, write_digits
 
 QUIET = FinetuneSpec(epochs=1, batch_size=16, augmentation="none", label_smoothing=0.0)
 
@@ -99,6 +103,57 @@ def test_adam_learns_the_head_in_epochs(pipeline: Pipeline, tmp_path: Path) -> N
     validation = subset(p.dataset, "validation")
     loss = log_loss(logits_of(load_classifier(head), p.dataset, validation), validation.labels)
     assert loss == pytest.approx(min(row["validation_loss"] for row in epochs), rel=0.01)
+
+
+def test_balanced_weight_decay_is_chosen_by_the_balanced_loss() -> None:
+    """19 in 20 of the first class: what is best for the mean picture is not what is best for the mean class."""
+    random = np.random.default_rng(0)
+    direction = random.normal(size=200)
+    direction *= 2.2 / np.linalg.norm(direction)
+
+    def drawn(common: int, rare: int) -> tuple[FloatArray, Subset]:
+        labels = np.repeat([0, 1], [common, rare])
+        several = ("",) * len(labels)
+        x = random.normal(size=(len(labels), 200)) + labels[:, None] * direction
+        return x, Subset(np.arange(len(labels)), labels, several, several, ())
+
+    (x, train), (xv, validation) = drawn(760, 40), drawn(190, 10)
+    _, _, about = _solve(x, train, xv, validation, HeadSpec(class_weights="balanced"), silent)
+    losses: dict[bool, list[float]] = {True: [], False: []}
+    for strength in _STRENGTHS:
+        oracle = LogisticRegression(C=strength, max_iter=3000, class_weight="balanced").fit(x, train.labels)
+        for balanced, found in losses.items():
+            weights = np.where(validation.labels, 10.0, 10 / 19) if balanced else None
+            found.append(oracle_log_loss(validation.labels, oracle.predict_proba(xv), sample_weight=weights))
+    by_class, by_picture = (int(np.argmin(losses[balanced])) for balanced in (True, False))
+    assert by_class != by_picture, "else this test says nothing"
+    assert about["weight_decay"] == 1 / _STRENGTHS[by_class]
+    assert about["epochs"][0]["validation_loss"] == pytest.approx(losses[True][by_class], rel=1e-6)
+
+
+def test_both_phases_choose_by_the_balanced_loss(pipeline: Pipeline, tmp_path: Path) -> None:
+    """A rare class, which the shared pictures do not have."""
+    p = pipeline
+    folder = write_digits(write_digits(tmp_path / "pictures", (0, 1), 48), (8,), 12)
+    dataset = prepare("digits", tmp_path, p.data.model_copy(update={"root": folder}), p.preprocessing)
+    features = embed(dataset, tmp_path, p.model, p.preprocessing, seed=0)
+    run, validation = tmp_path / "runs" / "r", subset(dataset, "validation")
+    weights = balanced_weights(subset(dataset, "train").labels, 3).double().numpy()
+    head = train_head(
+        dataset, features, run, p.model, p.preprocessing, HeadSpec(class_weights="balanced"), seed=0
+    )  # fmt: skip
+    tuned = finetune(head, dataset, run, QUIET.model_copy(update={"epochs": 2}), "balanced", seed=0)
+    ends, lines = manifest_of(head)["epochs"][-1]["validation_loss"], manifest_of(tuned)["epochs"]
+    assert lines[0]["validation_loss"] == pytest.approx(ends, rel=0.01)
+
+    def losses(checkpoint: Checkpoint) -> tuple[float, float]:
+        logits = logits_of(load_classifier(checkpoint), dataset, validation)
+        return log_loss(logits, validation.labels), log_loss(logits, validation.labels, weights)
+
+    plain, weighted = losses(head)
+    assert ends == pytest.approx(weighted, rel=0.01) and ends != pytest.approx(plain, rel=0.02)
+    best = min(row["validation_loss"] for row in lines)
+    assert losses(tuned)[1] <= best * (1 + 1e-4), "weights between the start's and the tuned ones are chosen likewise"
 
 
 def test_a_resnet18_head_is_two_tensors(pipeline: Pipeline) -> None:

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 EVERY_SECONDS = 120.0
 KEPT = 2  # the newest, and one to fall back on
 _FILE = "state.pt"
-_FORMAT = 2  # of the state inside; raise it when `TrainingState.state_dict` changes
+_FORMAT = 3  # of the state inside; raise it when `TrainingState.state_dict` changes
 
 
 @dataclass(slots=True)

@@ -53,6 +53,7 @@ class Recipe:
     train_mode: Callable[[int], None]  # puts the module into training mode for an epoch, as the phase wants it
     ema: float = 0.0  # decay of the weights' moving average, 0 for none
     autocast: torch.dtype | None = None  # of the forward pass; None: float32
+    seed: int = 0  # of what torch draws: dropout
 
     @property
     def steps(self) -> int:
@@ -87,8 +88,7 @@ def fit(
     `groups` are AdamW parameter groups, each with its peak `lr`; `class_weights` [C] weight both losses. With
     `checkpoints`, goes on from the newest one, to the same weights and table as without the interruption, and writes
     one at every epoch's end, after `checkpoints.every` seconds, and when interrupted. A batch too large for the GPU's
-    memory is taken in halves.
-    Raises TrainingError.
+    memory is taken in halves. Raises TrainingError.
     """
     groups = [group for group in groups if any(p.requires_grad for p in group["params"])]
     if not groups:
@@ -196,6 +196,7 @@ class _Loop:
     def _step(self, forward: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float, float]:
         """The gradients of one batch, clipped. This process's share of its mean loss; pictures right, and seen."""
         state = self.state
+        _seed_torch(self.recipe.seed, state.position.epoch, state.position.step, self.processes.rank)
         state.optimiser.zero_grad(set_to_none=True)
         weight = self.processes.sums([float(_weights(targets, self.class_weights).sum())])[0]
         try:
@@ -238,6 +239,11 @@ class _Loop:
         return nn.functional.cross_entropy(
             logits, targets, self.class_weights, label_smoothing=self.recipe.label_smoothing, reduction="sum"
         )
+
+
+def _seed_torch(seed: int, epoch: int, step: int, rank: int) -> None:
+    """So that dropout in a step is the same after a resume, and another in each process."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, epoch, step, rank)).generate_state(1, np.uint64)[0]))
 
 
 def _weights(targets: Tensor, class_weights: Tensor | None) -> Tensor:

@@ -25,7 +25,7 @@ from tasks.training.spec import HeadSpec
 from tasks.training.table import as_table, best_epoch, log_loss, row
 
 FloatArray = npt.NDArray[np.float64]
-_FORMAT = 2  # of the result: raise it when the same inputs would give another head
+_FORMAT = 3  # of the result: raise it when the same inputs would give another head
 # inverse weight decay tried by `solve`, on standardised features; spaced by about 3
 _STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
@@ -51,7 +51,6 @@ def train_head(
     found = find_checkpoint(run, "train_head", key)
     if found is not None:
         return found
-    torch.manual_seed(seed)
     network = new_classifier(model, preprocessing, len(dataset.classes), seed)
     network.body.requires_grad_(False)
     train, validation = subset(dataset, "train"), subset(dataset, "validation")
@@ -149,6 +148,7 @@ def _adam(
         label_smoothing=0.0,
         patience=head.epochs,
         train_mode=train_mode,
+        seed=seed,
     )
     weights = balanced_weights(train.labels, classes) if head.class_weights == "balanced" else None
     group = {"params": list(layer.parameters()), "lr": head.learning_rate, "weight_decay": 0.0}

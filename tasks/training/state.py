@@ -31,9 +31,10 @@ class Position:
 class TrainingState:
     """A module, its AdamW optimiser and schedule, the average of its weights, the best so far, and the position.
 
-    A step is forward, backward, `update`, `move`. Until `update`, a step changes only random states and BatchNorm
-    statistics, of which `move` keeps small copies: interrupted there, the state before the step can still be
-    written. From `update` to the end of `move` it can not: `stepping` says so. Weights are not copied for this.
+    A step is forward, backward, `update`, `move`. Until `update`, a step changes only BatchNorm statistics, of which
+    `move` keeps small copies: interrupted there, the state before the step can still be written. From `update` to the
+    end of `move` it can not: `stepping` says so. Weights are not copied for this. What torch draws is no part of it:
+    `fit` seeds every step.
     """
 
     def __init__(
@@ -52,7 +53,6 @@ class TrainingState:
         self.best: Tensors = {}  # until the start is validated
         self.stepping = False
         self._device = next(module.parameters()).device
-        self._random = _random_states(self._device)
         self._statistics = _statistics(module)
 
     @property
@@ -71,7 +71,7 @@ class TrainingState:
     def move(self, **changes: Any) -> None:
         """Replaces these fields of the position. What is in memory now belongs to the new one."""
         self.stepping = True
-        self._random, self._statistics = _random_states(self._device), _statistics(self.module)
+        self._statistics = _statistics(self.module)
         self.position = replace(self.position, **changes)
         self.stepping = False
 
@@ -93,13 +93,12 @@ class TrainingState:
             "best": self.best,
             "average": {} if self.average is None else self.average.state_dict(),
             "most_at_once": self.most_at_once,
-            "random": self._random,
             "position": {name: getattr(p, name) for name in ("epoch", "step", "loss_sum", "right", "seen")},
             "rows": as_table(p.rows),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Continues where `state_dict` was called, torch's generators included."""
+        """Continues where `state_dict` was called."""
         self.module.load_state_dict(saved["module"])
         self.optimiser.load_state_dict(saved["optimiser"])
         self.schedule.load_state_dict(saved["schedule"])
@@ -107,9 +106,6 @@ class TrainingState:
             self.average.load_state_dict(saved["average"])
         self.most_at_once = saved["most_at_once"]
         self.best = {name: value.to(self._device) for name, value in saved["best"].items()}
-        torch.set_rng_state(saved["random"]["cpu"])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(saved["random"]["cuda"], self._device)
         self.move(**saved["position"], rows=tuple(Epoch(**row) for row in saved["rows"]))
 
 
@@ -122,13 +118,6 @@ def _average(decay: float, averaged: list[Tensor], current: list[Tensor], taken:
 def _weights_of(module: nn.Module) -> Tensors:
     """A copy of all tensors of a module, buffers included, on its device."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-def _random_states(device: torch.device) -> Tensors:
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
 
 
 def _statistics(module: nn.Module) -> Tensors:

@@ -31,7 +31,7 @@ from tasks.training.signs import signs
 from tasks.training.spec import FinetuneSpec
 from tasks.training.table import Epoch, as_table, best_epoch, log_loss
 
-_FORMAT = 6  # of the result: raise it when the same job would give other weights
+_FORMAT = 7  # of the result: raise it when the same job would give other weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,6 @@ class Job:
 
 def tune(job: Job, progress: Progress, processes: Processes = ALONE, device: str = "cpu") -> None:
     """Trains; rank 0 writes `run/finetune/`. `device`: this process's own, e.g. cuda:1. Raises TrainingError."""
-    torch.manual_seed(job.seed)
     tuning, checkpoints = _Tuning(job, progress, processes, device), job.checkpoints
     try:
         with kept():
@@ -97,7 +96,6 @@ class _Tuning:
             rate = self._chosen_rate()
         before = {name: value.clone() for name, value in self.network.state_dict().items()}
         counts = trainable(self.network)
-        torch.manual_seed(self.job.seed)  # trials drew random numbers: from here on as without them
         rows = self._fit(self.network, rate, self._recipe(self.network, self.spec.unfreeze), self.progress, checkpoints)
         share = self._interpolate(before, rows)
         self.network.requires_grad_(True)
@@ -156,6 +154,7 @@ class _Tuning:
             train_mode=train_mode,
             ema=spec.ema,
             autocast=torch.bfloat16 if self.job.precision == "bf16" else None,
+            seed=self.job.seed,
         )
 
     def _chosen_rate(self) -> float:
@@ -163,7 +162,6 @@ class _Tuning:
         self.progress(0, 1, "trying learning rates")
 
         def trial(rate: float) -> tuple[Epoch, ...]:
-            torch.manual_seed(self.job.seed)
             network = self._fresh()
             steps = min(STEPS, self._pictures.steps)
             recipe = replace(self._recipe(network, "all"), epochs=1, steps_per_epoch=steps, ema=0.0)

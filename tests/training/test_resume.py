@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from tasks.training.augment import augment
 from tasks.training.checkpoint import TrainingCheckpoints
 from tasks.training.finetune import finetune
 from tasks.training.fit import Recipe, TooLarge, TrainingError, fit
+from tasks.training.parallel import ALONE, Alone, Processes
 from tasks.training.spec import FinetuneSpec
 from tasks.training.table import Epoch, best_epoch
 from tasks.training.tuning import Job
@@ -68,13 +70,15 @@ class Small:
         progress: Progress = silent,
         patience: int = 99,
         ema: float = 0.0,
+        processes: Processes = ALONE,
+        seed: int = 0,
     ) -> Result:
         def train_mode(_epoch: int) -> None:
             self.module.train()
 
-        recipe = Recipe(EPOCHS, STEPS, 0.1, 5.0, 0.05, patience, train_mode, ema)
+        recipe = Recipe(EPOCHS, STEPS, 0.1, 5.0, 0.05, patience, train_mode, ema, seed=seed)
         groups = [{"params": [p], "lr": 0.01 / (i + 1)} for i, p in enumerate(self.module.parameters())]
-        rows = fit(self.module, groups, self.batches, self.outputs, recipe, None, progress, checkpoints)
+        rows = fit(self.module, groups, self.batches, self.outputs, recipe, None, progress, checkpoints, processes)
         return weights_digest(self.module), rows
 
 
@@ -257,6 +261,40 @@ def test_an_interruption_of_the_averaging_is_undone(
             Small().train(store(tmp_path, every=0), ema=DECAY)
     assert kept(tmp_path)[-1] == "epoch-000002-step-000000001"
     assert Small().train(store(tmp_path), ema=DECAY) == averaged
+
+
+class Second(Alone):
+    """The second of two processes, as far as it can be told without the first."""
+
+    rank, size = 1, 2
+
+    def __init__(self, epoch: int = 0) -> None:
+        self.told = count(epoch)
+
+    def same(self, value: object) -> Epoch:
+        """The first one's line of the next epoch."""
+        return Epoch(next(self.told), None, None, 1.0, 0.5, 0.5, 0.5, 0.5, 0.0)
+
+
+def drawn(processes: Processes = ALONE, checkpoints: TrainingCheckpoints | None = None, seed: int = 0) -> list[float]:
+    """What torch draws first, which dropout would get, in each step that is trained."""
+    small, numbers = Small(), []
+
+    def draw(module: nn.Module, _inputs: object) -> None:
+        if module.training:
+            numbers.append(float(torch.rand(())))
+
+    small.module.register_forward_pre_hook(draw)
+    small.train(checkpoints, processes=processes, seed=seed)
+    return numbers
+
+
+def test_every_process_drops_out_others_and_the_same_after_a_resume(tmp_path: Path) -> None:
+    first, second = drawn(), drawn(Second())
+    assert len(first) == len(second) == EPOCHS * STEPS
+    assert len({*first, *second, *drawn(seed=1)}) == 3 * EPOCHS * STEPS, "another in each step, process and seed"
+    interrupt(tmp_path, at=3)
+    assert drawn(Second(epoch=1), store(tmp_path)) == second[3:], "only the first process writes checkpoints"
 
 
 def narrow(most: int) -> tuple[Small, list[int]]:

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from serving.errors import DeviceError
 from tasks.progress import Progress, silent
-from tasks.training.fit import TrainingError
+from tasks.training.errors import TrainingError
 from tasks.training.parallel import joined
 from tasks.training.tuning import Job, tune
 

@@ -20,7 +20,7 @@ from tasks.export.onnx_file import write_network
 from tasks.model.classifier import Classifier, new_classifier, weights_digest
 from tasks.model.spec import ModelSpec
 from tasks.progress import Progress, silent
-from tasks.training.memory import kept
+from tasks.training.memory import in_halves, kept
 
 FEATURES = "features.npy"
 BATCH = 64
@@ -51,8 +51,8 @@ def embed(
 ) -> Features:
     """Features of every picture of the dataset.
 
-    Writes `features/<key>/`; the key covers pixels, weights and preprocessing. Raises BadInput: weights that
-    do not fit or cannot be fetched.
+    Writes `features/<key>/`; the key covers pixels, weights and preprocessing. On a GPU with too little memory
+    fewer pictures are taken at once. Raises BadInput: weights that do not fit or cannot be fetched; TooLarge.
     """
     network = new_classifier(model, preprocessing, len(dataset.classes), seed).to(device)
     # the name too: two architectures may have tensors of the same names and shapes
@@ -109,7 +109,11 @@ def _write_features(path: Path, network: Classifier, dataset: Dataset, device: s
             if exported
             else through_torch(network, device)
         )
-        for start in range(0, len(images), BATCH):
-            array[start : start + BATCH] = route(images[start : start + BATCH].copy())
-            progress(min(start + BATCH, len(images)), len(images), "pictures embedded")
+
+        def write(size: int) -> None:
+            for start in range(0, len(images), size):
+                array[start : start + size] = route(images[start : start + size].copy())
+                progress(min(start + size, len(images)), len(images), "pictures embedded")
+
+        in_halves(write, BATCH)
     array.flush()

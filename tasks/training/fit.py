@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from serving.errors import ThawError
 from tasks.progress import Progress
 from tasks.training.checkpoint import TrainingCheckpoints
+from tasks.training.errors import TooLarge, TrainingError
 from tasks.training.parallel import ALONE, Processes
 from tasks.training.state import TrainingState
 from tasks.training.table import Epoch, best_epoch, describe, row
@@ -28,16 +28,6 @@ from tasks.training.table import Epoch, best_epoch, describe, row
 # of an epoch, from one of its steps on: inputs, and targets as class indices int64 [n] or shares float [n, C]
 Batches = Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]
 Outputs = Callable[[nn.Module], tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]
-
-
-class TrainingError(ThawError):
-    """Training cannot give a model: nothing to train, a loss that is not a number, weights that stand still."""
-
-    code = "training_failed"
-
-
-class TooLarge(TrainingError):
-    """One picture does not fit into the memory: checkpoints stay good for a machine, or an hour, with more of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Memory that a training step frees is kept for the next one.
+"""Memory: what a training step frees is kept for the next one, and what a GPU has too little of is asked for in halves.
 
 glibc hands every large block back to the system as soon as it is freed, and the next step's first touch of each page
 is a page fault: a third of the time of fine-tuning on the CPU. Measured: docs/decisions/0009-training-speed.md.
@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+import torch
+
+from tasks.training.errors import TooLarge
+
+T = TypeVar("T")
 
 # mallopt(3): parameters, and the values that hold unless told
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
@@ -32,3 +39,17 @@ def kept() -> Iterator[None]:
         for parameter, value in _USUAL.items():
             libc.mallopt(parameter, value)
         libc.malloc_trim(0)
+
+
+def in_halves(pass_over: Callable[[int], T], at_once: int) -> T:
+    """What `pass_over` gives, called with how many pictures to take at once: `at_once`, or half as many until they fit.
+
+    It starts over each time. Raises TooLarge: not even one picture fits.
+    """
+    while True:
+        with suppress(torch.OutOfMemoryError):
+            return pass_over(at_once)
+        if at_once == 1:
+            raise TooLarge("expected one picture to fit into the GPU's memory, found it not to: lower model.image_size")
+        at_once //= 2
+        torch.cuda.empty_cache()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from tasks.data.dataset import Dataset, Subset, pixels
 from tasks.model.classifier import Classifier
 from tasks.training.augment import augment, draws, mix
-from tasks.training.fit import TooLarge
+from tasks.training.memory import in_halves
 from tasks.training.parallel import ALONE, Processes, slice_of
 from tasks.training.spec import FinetuneSpec
 
@@ -104,18 +103,11 @@ def logits_of(network: Classifier, dataset: Dataset, part: Subset, device: str =
 def outputs(network: nn.Module, source: Source, many: int) -> npt.NDArray[np.float64]:
     """The same of the first `many` pictures of a source; in smaller batches where the GPU's memory wants it."""
     network.eval()
-    size = BATCH
-    while True:
-        with suppress(torch.OutOfMemoryError):
-            return _outputs(network, source, many, size)
-        if size == 1:
-            raise TooLarge("expected one picture to fit into the GPU's memory, found it not to: lower model.image_size")
-        size //= 2
-        torch.cuda.empty_cache()
 
+    def logits(size: int) -> npt.NDArray[np.float64]:
+        with torch.inference_mode():
+            starts = range(0, many, size)
+            parts = [network(source.take(np.arange(start, min(start + size, many)))) for start in starts]
+            return np.concatenate([part.double().cpu().numpy() for part in parts])
 
-def _outputs(network: nn.Module, source: Source, many: int, size: int) -> npt.NDArray[np.float64]:
-    with torch.inference_mode():
-        starts = range(0, many, size)
-        parts = [network(source.take(np.arange(start, min(start + size, many)))) for start in starts]
-        return np.concatenate([part.double().cpu().numpy() for part in parts])
+    return in_halves(logits, BATCH)

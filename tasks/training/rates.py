@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from tasks.progress import Progress
-from tasks.training.fit import TooLarge, TrainingError
+from tasks.training.errors import TooLarge, TrainingError
 from tasks.training.table import Epoch
 
 # three a decade; below the first nothing moves in a few epochs, above the last pretrained weights are soon lost

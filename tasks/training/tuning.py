@@ -19,7 +19,8 @@ from tasks.data.dataset import Dataset, subset
 from tasks.model.classifier import Checkpoint, Classifier, load_classifier, manifest_of, save_classifier, trainable
 from tasks.progress import Progress, silent
 from tasks.training.checkpoint import TrainingCheckpoints
-from tasks.training.fit import Recipe, TooLarge, TrainingError, balanced_weights, fit
+from tasks.training.errors import TooLarge, TrainingError
+from tasks.training.fit import Recipe, balanced_weights, fit
 from tasks.training.folding import folded
 from tasks.training.interpolate import interpolate
 from tasks.training.layers import freeze_statistics, layer_groups, thaw
@@ -61,14 +62,21 @@ class Job:
 
 def tune(job: Job, progress: Progress, processes: Processes = ALONE, device: str = "cpu") -> None:
     """Trains; rank 0 writes `run/finetune/`. `device`: this process's own, e.g. cuda:1. Raises TrainingError."""
-    tuning, checkpoints = _Tuning(job, progress, processes, device), job.checkpoints
+    checkpoints = job.checkpoints
     try:
+        tuning = _Tuning(job, progress, processes, device)
         with kept():
             about = tuning.train(checkpoints)
-    except TrainingError as error:
-        if not isinstance(error, TooLarge):
-            checkpoints.discard()  # they lead to the same error
+    except TooLarge:
         raise
+    except TrainingError:
+        checkpoints.discard()  # they lead to the same error
+        raise
+    except torch.OutOfMemoryError as error:  # outside the passes that are taken in halves: weights, AdamW, augmentation
+        raise TooLarge(
+            f"expected steps of {job.spec.batch_size} pictures to fit into the GPU's memory, found them not to: lower "
+            "finetune.batch_size or model.image_size, or choose a smaller model.backbone"
+        ) from error
     if processes.rank == 0:
         with sealed.sealing(job.run / "finetune", {"key": job.key, **about}) as directory:
             save_classifier(directory, tuning.network)

@@ -19,8 +19,8 @@ from serving.errors import DeviceError
 from tasks.data.dataset import subset
 from tasks.model.classifier import load_classifier, manifest_of
 from tasks.training.distributed import launch
+from tasks.training.errors import TrainingError
 from tasks.training.finetune import finetune
-from tasks.training.fit import TrainingError
 from tasks.training.pictures import logits_of
 from tasks.training.spec import FinetuneSpec
 from tasks.training.tuning import Job

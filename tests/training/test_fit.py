@@ -13,7 +13,8 @@ from sklearn.metrics import log_loss as oracle_log_loss
 from torch import Tensor, nn
 
 from tasks.progress import Progress, silent
-from tasks.training.fit import Batches, Recipe, TrainingError, balanced_weights, cosine_with_warmup, fit
+from tasks.training.errors import TrainingError
+from tasks.training.fit import Batches, Recipe, balanced_weights, cosine_with_warmup, fit
 from tasks.training.table import Epoch, best_epoch, log_loss
 
 INPUTS = torch.from_numpy(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32))

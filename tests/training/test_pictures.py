@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.data.dataset import subset
-from tasks.training.fit import TooLarge
+from tasks.training.errors import TooLarge
 from tasks.training.pictures import Source, outputs
 from tests.conftest import Pipeline
 

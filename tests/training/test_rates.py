@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from tasks.progress import silent
-from tasks.training.fit import TooLarge, TrainingError
+from tasks.training.errors import TooLarge, TrainingError
 from tasks.training.rates import RATES, choose_rate
 from tasks.training.table import Epoch
 

@@ -24,10 +24,12 @@ from torch.optim.swa_utils import AveragedModel
 from tasks.model.classifier import Checkpoint, Classifier, load_classifier, manifest_of, weights_digest
 from tasks.progress import Progress, silent
 from tasks.training import pictures as pictures_module
+from tasks.training import state as state_module
 from tasks.training.augment import augment
 from tasks.training.checkpoint import TrainingCheckpoints
+from tasks.training.errors import TooLarge, TrainingError
 from tasks.training.finetune import finetune
-from tasks.training.fit import Recipe, TooLarge, TrainingError, fit
+from tasks.training.fit import Recipe, fit
 from tasks.training.parallel import ALONE, Alone, Processes
 from tasks.training.spec import FinetuneSpec
 from tasks.training.table import Epoch, best_epoch
@@ -509,6 +511,20 @@ def test_what_does_not_fit_into_the_memory_today_may_go_on_tomorrow(
     with pytest.raises(TooLarge, match="lower finetune.batch_size or model.image_size"):
         finetune(p.head, p.dataset, tmp_path / "runs" / "a", SPEC, "none", seed=0, checkpoint_seconds=0)
     assert len(kept(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("place", ["AdamW.step", "augment", "AveragedModel"])
+def test_too_little_memory_outside_the_passes_says_what_to_lower(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def scarce(*_given: object, **_named: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    module = {"AdamW.step": torch.optim.AdamW, "augment": pictures_module, "AveragedModel": state_module}[place]
+    monkeypatch.setattr(module, place.removeprefix("AdamW."), scarce)
+    p, spec = pipeline, SPEC.model_copy(update={"ema": 0.9})
+    with pytest.raises(TooLarge, match="steps of 30 pictures .* lower finetune.batch_size or model.image_size"):
+        finetune(p.head, p.dataset, tmp_path / "runs" / "a", spec, "none", seed=0)
 
 
 CHILD = """

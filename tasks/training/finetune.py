@@ -11,7 +11,7 @@ from tasks.training.checkpoint import EVERY_SECONDS
 from tasks.training.distributed import launch
 from tasks.training.reuse import find_checkpoint
 from tasks.training.spec import FinetuneSpec
-from tasks.training.tuning import Job, tune
+from tasks.training.tuning import Job, check_steps, tune
 
 
 def finetune(
@@ -33,14 +33,15 @@ def finetune(
     the start to it (`share`) the weights lie, and the warning signs. The same inputs trained in an earlier run are used
     again; where one was interrupted, this one goes on from its newest checkpoint in `checkpoints/<key>/` beside `runs/`
     (at least one every `checkpoint_seconds`; removed when `run/finetune/` is complete). `precision` of the forward pass
-    is fp32 or bf16; `processes` above 1 share the work, one a GPU, or on the CPU. Raises TrainingError, and
-    ArtifactError: `run/finetune/` was made of something else.
+    is fp32 or bf16; `processes` above 1 share the work, one a GPU, or on the CPU. Raises TrainingError;
+    BadInput: too few pictures a step; ArtifactError: `run/finetune/` was made of something else.
     """
     job = Job(start, dataset, run, spec, class_weights, seed, device, precision, processes, checkpoint_seconds)
     found = find_checkpoint(run, "finetune", job.key)
     if found is not None:
         job.checkpoints.discard()  # a kill may have come between the result and the line that removes them
         return found
+    check_steps(job)
     if processes > 1:
         launch(job, progress)
     else:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from serving import sealed
+from serving.errors import BadInput
 from tasks.data.dataset import Dataset, subset
 from tasks.model.classifier import Checkpoint, Classifier, load_classifier, manifest_of, save_classifier, trainable
 from tasks.progress import Progress, silent
@@ -60,6 +61,18 @@ class Job:
         return TrainingCheckpoints(self.run.parent.parent, "finetune", self.key, self.checkpoint_seconds)
 
 
+def check_steps(job: Job) -> None:
+    """Raises BadInput: a step has too few pictures for its processes, or for statistics over them."""
+    pictures = min(job.spec.batch_size, len(subset(job.dataset, "train")))
+    least = 2 if job.spec.batchnorm == "train" else 1
+    if job.spec.epochs and pictures // job.processes < least:
+        raise BadInput(
+            f"finetune.batch_size: expected {least} or more pictures of a step for each process (runtime.processes: "
+            f"{job.processes}, finetune.batchnorm: {job.spec.batchnorm}), found {pictures} for all: give more pictures "
+            "or a larger batch_size, fewer processes, or batchnorm: frozen"
+        )
+
+
 def tune(job: Job, progress: Progress, processes: Processes = ALONE, device: str = "cpu") -> None:
     """Trains; rank 0 writes `run/finetune/`. `device`: this process's own, e.g. cuda:1. Raises TrainingError."""
     checkpoints = job.checkpoints
@@ -101,7 +114,7 @@ class _Tuning:
         """Leaves the network with the weights to keep. What the manifest says of it."""
         rate = self.spec.learning_rate
         if rate == "auto":
-            rate = self._chosen_rate()
+            rate = self._chosen_rate() if self.spec.epochs else 0.0  # nothing will be trained
         before = {name: value.clone() for name, value in self.network.state_dict().items()}
         counts = trainable(self.network)
         rows = self._fit(self.network, rate, self._recipe(self.network, self.spec.unfreeze), self.progress, checkpoints)

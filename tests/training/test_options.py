@@ -347,6 +347,53 @@ def test_auto_is_the_same_as_giving_the_number_it_chose(pipeline: Pipeline, tmp_
     assert weights_digest(load_classifier(given)) == weights_digest(load_classifier(chosen))
 
 
+def test_auto_tries_nothing_where_nothing_is_trained(pipeline: Pipeline, tmp_path: Path) -> None:
+    told: list[str] = []
+    kept = tune(pipeline, tmp_path, lambda done, total, text="": told.append(text), epochs=0, learning_rate="auto")
+    assert not [text for text in told if "learning rate" in text]
+    assert manifest_of(kept)["learning_rate"] == 0
+    assert weights_digest(load_classifier(kept)) == weights_digest(load_classifier(pipeline.head))
+
+
+@pytest.mark.parametrize(
+    ("changes", "processes", "found"),
+    [
+        ({"batch_size": 1, "batchnorm": "train"}, 1, "expected 2 or more .* found 1 for all"),
+        ({"batch_size": 7, "batchnorm": "train"}, 4, "expected 2 or more .* found 7 for all"),
+        ({"batch_size": 3}, 4, "expected 1 or more .*runtime.processes: 4.* found 3 for all"),
+        ({"batch_size": 4096}, 121, "expected 1 or more .* found 120 for all"),
+    ],
+)
+def test_too_few_pictures_in_a_step_are_refused_before_training(
+    pipeline: Pipeline, tmp_path: Path, changes: dict[str, Any], processes: int, found: str
+) -> None:
+    told: list[str] = []
+    with pytest.raises(BadInput, match=f"finetune.batch_size: {found}: give more"):
+        finetune(
+            pipeline.head, pipeline.dataset, tmp_path / "runs" / "r", spec(**changes), "none", 0, processes=processes,
+            progress=lambda done, total, text="": told.append(text),
+        )  # fmt: skip
+    assert not told
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 2, "batchnorm": "train"}])
+def test_the_smallest_steps_train(pipeline: Pipeline, tmp_path: Path, changes: dict[str, Any]) -> None:
+    """The control of the case above."""
+    with pytest.raises(KeyboardInterrupt):
+        tune(pipeline, tmp_path, StopAfterSteps(3), **changes)
+
+
+class StopAfterSteps:
+    """A progress callback that presses Ctrl-C after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        if text.startswith("loss") and done == self.steps:
+            raise KeyboardInterrupt
+
+
 def with_dropout(p: Pipeline, run: Path, dropout: float) -> Checkpoint:
     from tasks.training.head import train_head
     from tasks.training.spec import HeadSpec

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from serving.errors import DeviceError
@@ -24,3 +27,18 @@ def training_precision(wanted: str, device: str) -> str:
     if wanted == "auto":
         return "bf16" if device == "cuda" else "fp32"
     return wanted
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Inside, float32 on a GPU is float32: convolutions and matrix products take no TF32, as they take none in serving.
+
+    torch's own default takes it in convolutions. What is asked for in bf16 stays so.
+    """
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = False
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before

@@ -18,6 +18,7 @@ from serving.preprocess import Pixels, Preprocessing
 from tasks.data.dataset import Dataset, pixels
 from tasks.export.onnx_file import write_network
 from tasks.model.classifier import Classifier, new_classifier, weights_digest
+from tasks.model.device import full_float32
 from tasks.model.spec import ModelSpec
 from tasks.progress import Progress, silent
 from tasks.training.memory import in_halves, kept
@@ -28,7 +29,7 @@ Floats = npt.NDArray[np.float32]
 Route = Callable[[Pixels], Floats]  # pictures uint8 [n, H, W, 3] -> features float32 [n, F]
 # pixels from which on the export's seconds come back on a CPU; a rule, no probe: the same pictures give the same bits
 _WORTH_EXPORTING = 1_000 * 160**2
-_FORMAT = 2  # part of every key from here on: raise it when the same inputs would train another model
+_FORMAT = 3  # part of every key from here on: raise it when the same inputs would train another model
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def _write_features(path: Path, network: Classifier, dataset: Dataset, device: s
     images = pixels(dataset)
     shape = (len(images), network.head.in_features)
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    with tempfile.TemporaryDirectory(prefix="thaw-embed-") as folder, kept():
+    with tempfile.TemporaryDirectory(prefix="thaw-embed-") as folder, kept(), full_float32():
         exported = device == "cpu" and len(images) * dataset.image_size**2 >= _WORTH_EXPORTING
         route = (
             through_onnxruntime(network, dataset.image_size, Path(folder, "backbone.onnx"))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tasks.data.dataset import Dataset, Subset, pixels
 from tasks.model.classifier import Classifier
+from tasks.model.device import full_float32
 from tasks.training.augment import augment, draws, mix
 from tasks.training.memory import in_halves
 from tasks.training.parallel import ALONE, Processes, slice_of
@@ -97,7 +98,8 @@ class Pictures:
 
 def logits_of(network: Classifier, dataset: Dataset, part: Subset, device: str = "cpu") -> npt.NDArray[np.float64]:
     """Logits float64 [n, C] of a subset's pictures, in eval mode."""
-    return outputs(network, Source(dataset, part, device), len(part))
+    with full_float32():
+        return outputs(network, Source(dataset, part, device), len(part))
 
 
 def outputs(network: nn.Module, source: Source, many: int) -> npt.NDArray[np.float64]:

@@ -18,6 +18,7 @@ from serving import sealed
 from serving.errors import BadInput
 from tasks.data.dataset import Dataset, subset
 from tasks.model.classifier import Checkpoint, Classifier, load_classifier, manifest_of, save_classifier, trainable
+from tasks.model.device import full_float32
 from tasks.progress import Progress, silent
 from tasks.training.checkpoint import TrainingCheckpoints
 from tasks.training.errors import TooLarge, TrainingError
@@ -33,7 +34,7 @@ from tasks.training.signs import signs
 from tasks.training.spec import FinetuneSpec
 from tasks.training.table import Epoch, as_table, best_epoch, log_loss
 
-_FORMAT = 7  # of the result: raise it when the same job would give other weights
+_FORMAT = 8  # of the result: raise it when the same job would give other weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def tune(job: Job, progress: Progress, processes: Processes = ALONE, device: str
     checkpoints = job.checkpoints
     try:
         tuning = _Tuning(job, progress, processes, device)
-        with kept():
+        with kept(), full_float32():
             about = tuning.train(checkpoints)
     except TooLarge:
         raise

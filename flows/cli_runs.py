@@ -41,7 +41,9 @@ def retrain(
     name: Annotated[str | None, typer.Option("--name", help="Model name: lowercase letters, digits, dashes.")] = None,
     config: Config = None,
     settings: Set = None,
-    resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run that ended.")] = None,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run that was cut short.")
+    ] = None,
     if_changed: Annotated[
         bool, typer.Option("--if-changed", help="Only if a picture or a parameter is another one since the last run.")
     ] = False,

@@ -89,6 +89,7 @@ def finished(
             "version": published.version,
             "verdict": certified.verdict,
             "promoted": promotion.promoted,
+            "waiting": promotion.waiting,
             "skipped": False,
             "reason": "; ".join([promotion.reason, *certified.failing]),
             **{key: evaluation[key] for key in _FROM_EVALUATION},
@@ -109,6 +110,12 @@ def skipped(earlier: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any
     return earlier | {"skipped": True, "reason": reason, "seconds": seconds}
 
 
+def ended(earlier: dict[str, Any]) -> dict[str, Any]:
+    """The result of a run that had ended before it was started once more."""
+    reason = f"run {earlier['run_id']} had ended, nothing was done: to train again, start a new run"
+    return earlier | {"skipped": True, "reason": reason, "seconds": {}}
+
+
 def stopped(
     run: Path, parameters: Parameters, inputs: str, validated: Validated, seconds: dict[str, float]
 ) -> dict[str, Any]:
@@ -121,6 +128,7 @@ def stopped(
             "version": None,
             "verdict": "REJECTED",
             "promoted": False,
+            "waiting": False,
             "skipped": False,
             "reason": "; ".join(
                 [f"validation rules out {', '.join(validated.ruled_out)}: stopped before export", *lines]

@@ -53,7 +53,7 @@ from tasks.model.device import torch_device, training_precision
 from tasks.model.spec import ModelSpec
 from tasks.release.release import Promotion, Published, decisions_made, find_champion
 from tasks.release.spec import ReleaseSpec
-from tasks.release.unchanged import find_unchanged
+from tasks.release.unchanged import find_ended, find_unchanged
 from tasks.report.spec import ReportSpec
 from tasks.training.embed import Features
 from tasks.training.spec import FinetuneSpec, HeadSpec
@@ -101,6 +101,10 @@ def retrain(
 
 def _chain(p: Parameters, home: Path, ledger: str | None, run: Path, clock: Clock) -> dict[str, Any]:
     """The arrow chain. Each step names a directory under the home; the next one reads it."""
+    ended = find_ended(p.name, run, home, ledger)
+    if ended is not None:
+        keep_parameters(run, p)
+        return result.ended(ended)
     preprocessing, device, seed = describe(p.model), torch_device(p.runtime.device), p.runtime.seed
 
     dataset: Dataset = clock.run(PREPARE, p.name, home, p.data, preprocessing)
@@ -154,7 +158,8 @@ def _promote(
     """Promotes, after a person's word where one is wanted."""
     who, why, release = whoami(), f"run {certified.evaluation.parent.name}", p.release
     if is_asked(release, certified, p.name, home, ledger):
-        waiting = finish(Promotion(False, False, f"{p.name}:{published.version} waits for approval"), clock.seconds)
+        asked = Promotion(False, False, f"{p.name}:{published.version} waits for approval", waiting=True)
+        waiting = finish(asked, clock.seconds)
         answer = ask(published, release, waiting, home, ledger)
         if answer.decision == "refuse":
             return Promotion(False, False, refuse(published, answer, why, home, ledger))

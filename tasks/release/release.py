@@ -27,11 +27,14 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """Whether a version became champion, and why. `stale`: the champion is no longer the one certified against."""
+    """Whether a version became champion, and why. `stale`: the champion is no longer the one certified against;
+    `waiting`: for a person's word.
+    """
 
     promoted: bool
     stale: bool
     reason: str
+    waiting: bool = False
 
 
 def find_champion(name: str, home: Path, ledger: str | None) -> Candidate | None:

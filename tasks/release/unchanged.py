@@ -1,4 +1,4 @@
-"""Whether a retrain would only repeat what an earlier run already decided."""
+"""Whether a retrain would only repeat what an earlier run, or the run itself, already decided."""
 
 from __future__ import annotations
 
@@ -33,3 +33,24 @@ def find_unchanged(name: str, inputs: str, run: Path, home: Path, ledger: str | 
         if same and still:
             return result | {"promoted": champion.version == result["version"]}
     return None
+
+
+def find_ended(name: str, run: Path, home: Path, ledger: str | None) -> dict[str, Any] | None:
+    """The result of this run if it ended before; None if it was cut short, or waits for approval.
+
+    A run that ended is not gone on with: what it published may have been replaced by a better champion since.
+    `promoted` is told as it is now.
+    """
+    kept = run / RESULT
+    if not kept.is_file():
+        return None
+    result: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    if result.get("waiting"):
+        return None
+    with opened(ledger or home) as book:
+        champion = book.champion(name).version
+        published = {entry.version for entry in book.versions(name)}
+    version = result.get("version")
+    if version is None:  # ended by gate.stop_early
+        return result
+    return result | {"promoted": champion == version} if version in published else None

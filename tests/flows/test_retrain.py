@@ -361,3 +361,20 @@ def test_promotion_rollback_and_hold(story: Story) -> None:
     assert (ran.status, ran.document["version"], ran.document["generation"]) == (0, 2, 5)
     ran = thaw("rollback", "digits", "--to", "1")
     assert (ran.status, ran.out) == (0, "digits:1 is the champion (generation 6, on hold)\nno server is running\n")
+
+
+def test_a_run_that_ended_is_not_gone_on_with(story: Story) -> None:
+    """Else its old version would meet the champion that came after it, and replace it."""
+    run, before = story.home / "runs" / story.first.document["run_id"], published(story.home)
+    kept = (run / "result.json").read_bytes()
+    promote_version("digits:2", "newer", True)
+    ran = thaw("retrain", "--resume", run.name, "--json")
+    body = ran.document
+    assert (ran.status, body["version"], body["promoted"], body["skipped"]) == (0, 1, False, True)
+    assert body["reason"].startswith(f"run {run.name} had ended, nothing was done: ")
+    assert _models()["digits"]["champion"]["version"] == 2
+    assert published(story.home) == before
+    assert (run / "result.json").read_bytes() == kept
+    ran = thaw("retrain", "--resume", run.name, *settings("gate.min_accuracy=0.1"))
+    assert ran.status == 2
+    assert "was begun with, found other gate" in ran.err

@@ -13,7 +13,7 @@ from serving.ledger import opened
 from tasks.certification.certify import Candidate, Certified, read_evaluation
 from tasks.release.release import find_champion, promote, publish
 from tasks.release.spec import ReleaseSpec
-from tasks.release.unchanged import RESULT, find_unchanged
+from tasks.release.unchanged import RESULT, find_ended, find_unchanged
 from tests.conftest import Pipeline, certify_again, of_another_run
 
 AUTO = ReleaseSpec()
@@ -117,6 +117,26 @@ def test_unchanged_inputs_are_found_while_their_champion_stands(pipeline: Pipeli
     assert look(now="r1") is None  # a run that goes on is not skipped for its own sake
     release(another(pipeline, home), home)
     assert look() is None  # another champion: the comparison must be made again
+
+
+def test_a_run_ended_when_its_result_waits_for_nobody_and_is_published(pipeline: Pipeline, home: Path) -> None:
+    run = home / "runs" / "1"
+
+    def ended(**changes: object) -> dict[str, object] | None:
+        (run / RESULT).write_text(json.dumps({"name": "digits", "version": 1, "waiting": False} | changes))
+        return find_ended("digits", run, home, None)
+
+    assert find_ended("digits", run, home, None) is None, "not begun"
+    run.mkdir(parents=True)
+    assert find_ended("digits", run, home, None) is None, "cut short"
+    assert ended() is None, "its version is not in this ledger"
+    release(pipeline.certified, home)
+    assert ended() == {"name": "digits", "version": 1, "waiting": False, "promoted": True}
+    assert ended(waiting=True) is None
+    release(another(pipeline, home), home)
+    assert ended(promoted=True) == {"name": "digits", "version": 1, "waiting": False, "promoted": False}
+    stopped = ended(version=None, promoted=False)
+    assert stopped is not None and stopped["promoted"] is False
 
 
 # --- the same run once more, as when it is resumed --------------------------------------------------------

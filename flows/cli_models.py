@@ -46,17 +46,18 @@ def predict(
     total = count_files(images)
     model = open_model(name, checked_device(device))
     with results.counting(err, total, visible=output is not None) as looked_at:
-        found = predict_files(model, images, looked_at)
+        tally = results.Tally()
+        found = tally.of(predict_files(model, images, looked_at))
         if output is not None:
-            failed = results.write_file(output, found, model.predictor.classes)
+            results.write_file(output, found, model.predictor.classes)
         elif as_json:
-            failed = results.print_json(found, sys.stdout, one=len(images) == 1 and images[0].is_file())
+            results.print_json(found, sys.stdout, one=len(images) == 1 and images[0].is_file())
         else:
-            failed = results.print_lines(found, sys.stdout)
+            results.print_lines(found, sys.stdout)
     if output is not None:
-        body = {"output": str(output), "files": total, "failed": failed, "model": model.about()}
-        print(json.dumps(body) if as_json else f"{output}: {total} files, {failed} could not be predicted")
-    if failed:
+        body = {"output": str(output), "files": tally.files, "failed": tally.failed, "model": model.about()}
+        print(json.dumps(body) if as_json else f"{output}: {tally.files} files, {tally.failed} could not be predicted")
+    if tally.failed:
         raise typer.Exit(2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +18,10 @@ from serving.predictor import Predictor, load_predictor
 from serving.preprocess import FORMATS, kind_of
 from serving.settings import Device, existing_home, load_settings
 from serving.store import Store, parse_reference, resolve_name
+from tasks.data.listing import is_picture, listed
 
 WINDOW = 256  # pictures under way: memory stays the same for any number of them
+_BEGINNING = 4096  # bytes: enough to say what a file is that is no picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def count_files(places: Sequence[Path]) -> int:
 def predict_files(model: Model, places: Sequence[Path], looked_at: Callable[[], None]) -> Iterator[dict[str, Any]]:
     """One result per picture, in order: path, label, probability, scores, model; or path and error.
 
-    In a folder only what begins like a picture is taken. `looked_at` is called once a file.
+    In a folder only what begins like a picture, or is named like one, is taken. `looked_at` is called once a file.
     """
     waiting: deque[tuple[Path, Future[Served]]] = deque()
     named = set(places)
@@ -88,7 +91,7 @@ def _submit(pool: ThreadPoolExecutor, model: Model, path: Path) -> Future[Served
 
     def work() -> None:
         try:
-            pixels = model.predictor.read(path.read_bytes())
+            pixels = model.predictor.read(_bytes_of(path))
         except (PictureError, OSError) as error:
             served.set_exception(error)
         else:
@@ -96,6 +99,16 @@ def _submit(pool: ThreadPoolExecutor, model: Model, path: Path) -> Future[Served
 
     pool.submit(work)
     return served
+
+
+def _bytes_of(path: Path) -> bytes:
+    """The file, but only its beginning where that is no picture's. Raises OSError."""
+    refused = listed(path.stat()).refused
+    if refused is not None:  # opening a pipe waits for somebody who writes to it
+        raise OSError(errno.EINVAL, refused)
+    with path.open("rb") as file:
+        beginning = file.read(_BEGINNING)
+        return beginning + file.read() if kind_of(beginning) in FORMATS else beginning
 
 
 def _result(model: Model, path: Path, served: Future[Served]) -> dict[str, Any]:
@@ -130,6 +143,9 @@ def _files(places: Sequence[Path]) -> Iterator[Path]:
 
 
 def _is_picture(path: Path) -> bool:
+    """By its name, so that a broken one is not passed over in silence, or by its content."""
+    if is_picture(path.name) and not path.name.startswith("."):
+        return True
     try:
         if not path.is_file():  # a dangling link; a pipe, which nobody may ever write to
             return False

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,6 +20,21 @@ Result = dict[str, Any]
 SUFFIXES = (".csv", ".json", ".jsonl")
 
 
+@dataclass(slots=True)
+class Tally:
+    """How many pictures there were, and how many of them could not be predicted."""
+
+    files: int = 0
+    failed: int = 0
+
+    def of(self, results: Iterable[Result]) -> Iterator[Result]:
+        """The same results, counted as they pass."""
+        for result in results:
+            self.files += 1
+            self.failed += "error" in result
+            yield result
+
+
 @contextmanager
 def counting(console: Console, total: int, *, visible: bool) -> Iterator[Callable[[], None]]:
     """A bar with the time left; call what it gives once for each file. Nothing where stderr is no terminal."""
@@ -28,39 +44,30 @@ def counting(console: Console, total: int, *, visible: bool) -> Iterator[Callabl
         yield lambda: bars.advance(task)
 
 
-def print_lines(results: Iterable[Result], out: TextIO) -> int:
-    """One line a picture. Like the others: returns how many pictures could not be predicted."""
-    failed = 0
+def print_lines(results: Iterable[Result], out: TextIO) -> None:
+    """One line a picture."""
     for result in results:
-        failed += "error" in result
         answer = result["error"]["message"] if "error" in result else f"{result['label']}  {result['probability']:.4f}"
         print(f"{result['path']}  {answer}", file=out)
-    return failed
 
 
-def print_json(results: Iterable[Result], out: TextIO, *, one: bool) -> int:
+def print_json(results: Iterable[Result], out: TextIO, *, one: bool) -> None:
     """A JSON array, written as the results come; or, for a single picture, its object."""
-    failed = count = 0
     out.write("" if one else "[")
-    for count, result in enumerate(results, 1):
-        failed += "error" in result
-        out.write(("" if count == 1 else ",\n") + json.dumps(result))
+    for number, result in enumerate(results):
+        out.write((",\n" if number else "") + json.dumps(result))
     out.write("\n" if one else "]\n")
-    return failed
 
 
-def write_file(path: Path, results: Iterable[Result], classes: tuple[str, ...]) -> int:
+def write_file(path: Path, results: Iterable[Result], classes: tuple[str, ...]) -> None:
     """CSV (path, label, probability, error, then each class's probability), JSON array or JSON lines, by the suffix."""
     with _replacing(path) as out:
         if path.suffix == ".csv":
-            return _write_csv(out, results, classes)
-        if path.suffix == ".json":
-            return print_json(results, out, one=False)
-        failed = 0
-        for result in results:
-            failed += "error" in result
-            out.write(json.dumps(result) + "\n")
-        return failed
+            _write_csv(out, results, classes)
+        elif path.suffix == ".json":
+            print_json(results, out, one=False)
+        else:
+            out.writelines(json.dumps(result) + "\n" for result in results)
 
 
 def check_output(path: Path) -> None:
@@ -73,19 +80,16 @@ def check_output(path: Path) -> None:
         raise BadInput(f"expected a folder at {path.parent.absolute()}, found none: create it, or choose another place")
 
 
-def _write_csv(out: TextIO, results: Iterable[Result], classes: tuple[str, ...]) -> int:
-    failed = 0
+def _write_csv(out: TextIO, results: Iterable[Result], classes: tuple[str, ...]) -> None:
     table = csv.writer(out)
     table.writerow(["path", "label", "probability", "error", *(f"probability:{label}" for label in classes)])
     for result in results:
         if "error" in result:
-            failed += 1
             table.writerow([result["path"], "", "", result["error"]["message"], *("" for _ in classes)])
             continue
         scores = {score["label"]: score["probability"] for score in result["scores"]}
         values = [scores[label] for label in classes]
         table.writerow([result["path"], result["label"], result["probability"], "", *values])
-    return failed
 
 
 @contextmanager

@@ -79,20 +79,51 @@ def test_folders_are_walked_by_name_and_places_in_the_order_given(model: Model, 
 
 
 def test_what_is_no_picture_is_skipped_in_a_folder(tmp_path: Path) -> None:
-    """Also a TIFF, a link that leads nowhere, a loop of links, and a pipe, which would never say anything."""
+    """Nor named like one: also a loop of links, a pipe, and what macOS leaves beside a picture."""
     folder = tmp_path / "mixed"
     paths = write_pictures(folder, 2) + write_pictures(folder, 1, "jpg") + write_pictures(folder, 1, "webp")
-    write_pictures(folder, 1, "tif")
     (folder / "notes.txt").write_text("words")
-    (folder / "empty.png").touch()
-    (folder / "words.png").write_text("words, whatever the name says")
-    (folder / "dangling.png").symlink_to("gone.png")
+    (folder / "._00000.png").write_bytes(b"\0\5\x16\7")
     (folder / "loop").symlink_to(folder)
-    (folder / "itself.png").symlink_to("itself.png")
-    os.mkfifo(folder / "pipe.png")
+    os.mkfifo(folder / "pipe")
     ran = thaw("predict", folder, "--device", "cpu", "--json")
     assert (ran.status, ran.err) == (0, "")
     assert [result["path"] for result in ran.document] == sorted(map(str, paths))
+    ran = thaw("predict", folder, "--device", "cpu", "--output", "out.csv")
+    assert ran.out == "out.csv: 4 files, 0 could not be predicted\n"
+
+
+def test_what_is_named_like_a_picture_is_never_skipped(tmp_path: Path) -> None:
+    """Broken, empty, of another format, a link to nothing or itself, and a pipe, which would never say anything."""
+    folder = tmp_path / "mixed"
+    (good,) = write_pictures(folder, 1)
+    write_pictures(folder, 1, "tif")
+    heic = b"\0\0\0\x18ftypheic" + bytes(20)
+    for name, data in {"empty.png": b"", "words.JPG": b"words", "phone.jpg": heic, "phone.heic": heic}.items():
+        (folder / name).write_bytes(data)
+    (folder / "dangling.png").symlink_to("gone.png")
+    (folder / "itself.png").symlink_to("itself.png")
+    os.mkfifo(folder / "pipe.png")
+    ran = thaw("predict", folder, "--device", "cpu", "--output", "out.json", "--json")
+    assert (ran.status, ran.document["files"], ran.document["failed"]) == (2, 9, 8)
+    found = json.loads(Path("out.json").read_text())
+    assert [result["path"] for result in found] == sorted(str(path) for path in folder.iterdir())
+    told = {Path(result["path"]).name: result["error"] for result in found if "error" in result}
+    assert good.name not in told
+    assert "HEIC" in told["phone.jpg"]["message"]
+    assert told["dangling.png"]["message"] == "expected a file that can be read: No such file or directory"
+    assert told["pipe.png"]["message"] == "expected a file that can be read: is a named pipe, not a file"
+    unsupported = [name for name, error in told.items() if error["code"] == "unsupported_format"]
+    assert sorted(unsupported) == ["00000.tif", "empty.png", "phone.heic", "phone.jpg", "words.JPG"]
+    assert thaw("predict", folder, "--device", "cpu", "--output", "out.csv").out.startswith("out.csv: 9 files, 8 could")
+
+
+def test_of_what_is_no_picture_only_the_beginning_is_read(tmp_path: Path, model: Model) -> None:
+    """A film named like a picture need not fit in memory."""
+    with (tmp_path / "film.png").open("wb") as file:
+        file.truncate(2**40)
+    (result,) = all_of(model, tmp_path / "film.png")
+    assert result["error"]["code"] == "unsupported_format"
 
 
 def test_a_picture_is_known_by_its_content_not_its_name(tmp_path: Path) -> None:
@@ -268,7 +299,7 @@ def test_a_file_is_whole_or_as_it_was(
     assert list(place.parent.iterdir()) == before, "neither half a file nor a temporary one"
     if there_before:
         assert place.read_text() == "the old one"
-    assert results.write_file(place, found(False), model.predictor.classes) == 0
+    results.write_file(place, found(False), model.predictor.classes)
     assert list(place.parent.iterdir()) == [place]
     assert place.read_text().count(".png") == 20
     assert all(looked) and len(looked) == 33, "until it is whole, who reads it gets the old one"

@@ -39,6 +39,22 @@ _WANTED = {
 NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping: YAML would keep the last one in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise BadInput(
+                    f"expected each key once, found {key.value!r} again in line {key.start_mark.line + 1}: put what "
+                    "belongs to it under the first one"
+                )
+            seen.add(key.value)
+        return node
+
+
 class RuntimeSpec(Spec):
     """Where it runs."""
 
@@ -80,7 +96,9 @@ def read_parameters(base: dict[str, Any], config: Path | None, settings: Sequenc
         if not equals or not all(key.split(".")):
             raise BadInput(f"expected --set key.path=value, found {setting!r}: see docs/parameters.md")
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, _UniqueKeys)  # noqa: S506 - a SafeLoader
+        except BadInput as error:
+            raise BadInput(f"--set {key}: {error}") from None
         except (yaml.YAMLError, ValueError):  # e.g. 2024-13-45, which is no date
             value = text
         for part in reversed(key.split(".")):
@@ -101,7 +119,9 @@ def checked(values: dict[str, Any]) -> Parameters:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - a SafeLoader
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
     except OSError as error:
         raise BadInput(
             f"expected a configuration file at {path}, found none that can be read ({error.strerror}): correct --config"

@@ -147,6 +147,11 @@ def test_text_that_is_no_yaml_is_text() -> None:
     assert read("data.group_by=[a-z]+_(.*").data.group_by == "[a-z]+_(.*"
 
 
+def test_a_key_that_stands_twice_in_a_setting_is_refused() -> None:
+    message = refused("gate={min_accuracy: 0.999, min_accuracy: 0.1}")
+    assert message.startswith("--set gate: expected each key once, found 'min_accuracy' again in line 1: ")
+
+
 @pytest.mark.parametrize("setting", ["finetune.epochs", "=3", "", ".epochs=3", "finetune.=3", "finetune..epochs=3"])
 def test_a_setting_needs_a_key_and_a_value(setting: str) -> None:
     assert f"--set key.path=value, found {setting!r}" in refused(setting)
@@ -177,6 +182,26 @@ def test_the_file_wins_over_defaults_and_settings_over_the_file() -> None:
 def test_a_file_that_is_no_configuration(config: str, words: str) -> None:
     assert words in refused(config=config)
     assert not Path("boom").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "line"),
+    [
+        ("gate: {min_accuracy: 0.999}\nmodel: {image_size: 32}\ngate:\n  min_recall: 0.5\n", "gate", 3),
+        ("gate:\n  min_recall: {bad: 0.9, good: 0.5,\n    'bad': 0.1}\n", "bad", 3),
+        ("gate: {lines: [{metric: f1, scope: a, threshold: 0.5, threshold: 0.1}]}", "threshold", 1),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(config: str, key: str, line: int) -> None:
+    """Else a line of the gate would be gone without a word."""
+    assert refused(config=config).startswith(f"thaw.yaml: expected each key once, found '{key}' again in line {line}: ")
+
+
+def test_merged_mappings_may_name_a_key_again() -> None:
+    config = "data: &data {root: /a, seed: 1}\nmodel: {image_size: 32}\ndata2: &more\n  <<: *data\n  seed: 2\n"
+    message = refused(config=config + "data3: {<<: *more, seed: 3}\n")
+    assert "each key once" not in message
+    assert message.startswith("expected a known key, found data2")
 
 
 def test_a_file_that_is_not_utf_8_or_not_there() -> None:

@@ -17,6 +17,14 @@ from tasks.release.unchanged import RESULT
 PARAMETERS = "parameters.json"
 
 
+def check_root(root: Path) -> None:
+    """Raises BadInput for a relative root: which pictures it means depends on where the worker was started."""
+    if not root.is_absolute() and not str(root).startswith("~"):
+        raise BadInput(
+            f"data.root: expected an absolute path on the worker's machine, found {str(root)!r}: write it so"
+        )
+
+
 def keep_parameters(run: Path, parameters: Parameters) -> None:
     """Writes `parameters.json`. Raises BadInput if the run was begun with others."""
     kept, text = run / PARAMETERS, parameters.model_dump_json(indent=1)
@@ -77,5 +85,5 @@ def choose(
     elif data is not None and name is None and config is None and not Path(data).expanduser().exists():
         return read_parameters(last_parameters(home, data).model_dump(mode="json"), None, settings), None
     if data is not None:
-        given.append(f"data.root={json.dumps(str(Path(data).expanduser().absolute()))}")
+        given.append(f"data.root={json.dumps(data)}")
     return read_parameters(base, config, [*given, *settings]), run

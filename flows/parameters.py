@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from serving.errors import BadInput
 from tasks.audit.spec import AuditSpec
+from tasks.data.source import absolute
 from tasks.data.spec import DataSpec
 from tasks.evaluation.spec import DecisionSpec, GateSpec
 from tasks.export.spec import ExportSpec
@@ -88,6 +89,7 @@ class Parameters(Spec):
 def read_parameters(base: dict[str, Any], config: Path | None, settings: Sequence[str]) -> Parameters:
     """Defaults, then `base`, then the file, then each `key.path=value`; the later one wins.
 
+    A relative `data.root` is one from the working directory: a worker, or the next command, may have another.
     Raises BadInput naming every wrong key at once.
     """
     values = _merged(base, _read_file(config) if config else {})
@@ -104,7 +106,9 @@ def read_parameters(base: dict[str, Any], config: Path | None, settings: Sequenc
         for part in reversed(key.split(".")):
             value = {part: value}
         values = _merged(values, value)
-    return checked(values)
+    parameters = checked(values)
+    data = parameters.data.model_copy(update={"root": absolute(parameters.data.root)})
+    return parameters.model_copy(update={"data": data})
 
 
 def checked(values: dict[str, Any]) -> Parameters:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from flows import artifacts, events, result
 from flows.approval import ask, champion_to_meet, is_asked, is_deployed, refuse
-from flows.begun import keep_parameters
+from flows.begun import check_root, keep_parameters
 from flows.displays import Display, RunDisplay
 from flows.outcome import final_state, not_started
 from flows.parameters import NAME, Parameters, RuntimeSpec
@@ -86,6 +86,7 @@ def retrain(
         name=name, data=data, audit=audit, model=model, head=head, finetune=finetune, decision=decision, gate=gate,
         export=export, release=release, report=report, runtime=runtime,
     )  # fmt: skip
+    check_root(data.root)
     home, ledger, flow_run = find_home(), load_settings().ledger, this_run()
     if is_superseded(flow_run):
         return not_started(name, "a newer run of the same schedule is due: this late one would only repeat it")

@@ -15,8 +15,9 @@ class DataSpec(Spec):
     """Which pictures, and how they are divided."""
 
     root: Path = Field(
-        description="on the worker's machine: a folder with one folder per class; a folder with train/, "
-        "validation/ and test/ of class folders; or a manifest (CSV or Parquet): path, label[, group][, split]"
+        description="on the worker's machine, as an absolute path (commands complete a relative one): a folder with "
+        "one folder per class; a folder with train/, validation/ and test/ of class folders; or a manifest (CSV or "
+        "Parquet): path, label[, group][, split]"
     )
     train: float = Field(0.70, gt=0, lt=1, description="share of the units used for training")
     validation: float = Field(0.15, gt=0, lt=1, description="share used for choosing (epoch, temperature, threshold)")

@@ -17,10 +17,12 @@ from prefect.runtime import flow_run
 from flows.begun import PARAMETERS, choose, keep_parameters, read_run
 from flows.changes import find_unchanged_result
 from flows.parameters import Parameters, checked
+from flows.retrain import retrain
 from flows.runs import find_run, flow_run_name
 from flows.steps import RESUME
 from serving.errors import BadInput
 from tasks.data.prepare import prepare
+from tasks.data.spec import DataSpec
 from tasks.model.backbone import describe
 from tasks.release.unchanged import RESULT
 from tests.conftest import write_digits
@@ -61,6 +63,21 @@ def test_a_configuration_alone(config: Path) -> None:
     made, run = choose(None, None, config, ["finetune.batch_size=8"], None)
     assert run is None
     assert made == parameters("filed", "/filed", finetune={"epochs": 2, "batch_size": 8})
+
+
+def test_a_relative_root_is_one_from_where_the_command_was_given(config: Path, tmp_path: Path) -> None:
+    """Also for a worker, and for `thaw retrain NAME` from another folder."""
+    config.write_text(yaml.safe_dump({"name": "filed", "data": {"root": "pictures/new"}}))
+    assert choose(None, None, config, [], None)[0] == parameters("filed", str(tmp_path / "pictures" / "new"))
+    assert choose(None, None, config, ["data.root=old"], None)[0] == parameters("filed", str(tmp_path / "old"))
+    at_home, _ = choose(None, None, config, ["data.root=~/old"], None)
+    assert at_home == parameters("filed", str(Path.home() / "old"))
+
+
+def test_a_relative_root_from_the_ui_is_refused(home: Path) -> None:
+    with pytest.raises(BadInput, match=r"data\.root: expected an absolute path .*, found 'pictures': write it so"):
+        retrain.fn("cells", DataSpec(root=Path("pictures")))
+    assert not list(home.iterdir())
 
 
 def test_the_command_line_wins_over_the_file(config: Path, tmp_path: Path) -> None:

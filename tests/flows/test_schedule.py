@@ -11,7 +11,7 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.templating import apply_values
 
-from flows.begun import keep_parameters
+from flows.begun import choose, keep_parameters
 from flows.configure import PREFECT_FILE, DeployError
 from flows.parameters import Parameters, checked
 from flows.schedule import _prefect_file, schedule
@@ -64,6 +64,14 @@ def test_the_file_is_nightlys_but_for_what_is_own() -> None:
     assert trigger["expect"] == ["thaw.dataset.updated"]
     assert trigger["match"] == {"prefect.resource.id": "thaw.dataset.cells"}
     assert nightly["name"] not in own["description"]
+
+
+def test_a_deployment_has_the_whole_path_of_the_pictures(config: Path, tmp_path: Path) -> None:
+    chosen, _ = choose(None, None, config, ["data.root=pictures"], None)
+    (own,) = _prefect_file(chosen, "5 4 * * 1", "UTC", True)["deployments"]
+    assert own["parameters"] == parameters(data={"root": str(tmp_path / "pictures")}).model_dump(
+        mode="json", exclude_unset=True
+    )
 
 
 # --- what is refused --------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -79,11 +78,11 @@ def choose(
     home = find_home()
     run = None if resume is None else home / "runs" / resume
     base: dict[str, Any] = {}
-    given = [] if name is None else [f"name={json.dumps(name)}"]  # JSON, so that YAML takes it as text
+    given: dict[str, Any] = {} if name is None else {"name": name}
     if run is not None:
         base = read_run(run).model_dump(mode="json")
     elif data is not None and name is None and config is None and not Path(data).expanduser().exists():
         return read_parameters(last_parameters(home, data).model_dump(mode="json"), None, settings), None
     if data is not None:
-        given.append(f"data.root={json.dumps(data)}")
-    return read_parameters(base, config, [*given, *settings]), run
+        given["data"] = {"root": data}
+    return read_parameters(base, config, settings, given), run

@@ -86,13 +86,15 @@ class Parameters(Spec):
     runtime: RuntimeSpec = RuntimeSpec()
 
 
-def read_parameters(base: dict[str, Any], config: Path | None, settings: Sequence[str]) -> Parameters:
-    """Defaults, then `base`, then the file, then each `key.path=value`; the later one wins.
+def read_parameters(
+    base: dict[str, Any], config: Path | None, settings: Sequence[str], given: dict[str, Any] | None = None
+) -> Parameters:
+    """Defaults, then `base`, then the file, then `given`, then each `key.path=value`; the later one wins.
 
     A relative `data.root` is one from the working directory: a worker, or the next command, may have another.
     Raises BadInput naming every wrong key at once.
     """
-    values = _merged(base, _read_file(config) if config else {})
+    values = _merged(_merged(base, _read_file(config) if config else {}), given or {})
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not all(key.split(".")):

@@ -74,6 +74,12 @@ def test_a_relative_root_is_one_from_where_the_command_was_given(config: Path, t
     assert at_home == parameters("filed", str(Path.home() / "old"))
 
 
+@pytest.mark.parametrize("folder", ["\U0001f600", 'a "quoted" one', "a: b", "null", "del\x7f"])
+def test_a_folder_may_have_any_name(home: Path, tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    assert choose(folder, "cells", None, [], None)[0] == parameters(root=str(tmp_path / folder))
+
+
 def test_a_relative_root_from_the_ui_is_refused(home: Path) -> None:
     with pytest.raises(BadInput, match=r"data\.root: expected an absolute path .*, found 'pictures': write it so"):
         retrain.fn("cells", DataSpec(root=Path("pictures")))

@@ -15,13 +15,13 @@ from torch import nn
 
 from serving import sealed
 from serving.preprocess import Pixels, Preprocessing
-from tasks.data.dataset import Dataset, pixels
+from tasks.data.dataset import Dataset
 from tasks.export.onnx_file import write_network
 from tasks.model.classifier import Classifier, new_classifier, weights_digest
 from tasks.model.device import full_float32
 from tasks.model.spec import ModelSpec
 from tasks.progress import Progress, silent
-from tasks.training.memory import in_halves, kept
+from tasks.training.memory import Mapped, in_halves, kept
 
 FEATURES = "features.npy"
 BATCH = 64
@@ -100,11 +100,12 @@ def through_onnxruntime(network: Classifier, image_size: int, file: Path) -> Rou
 
 def _write_features(path: Path, network: Classifier, dataset: Dataset, device: str, progress: Progress) -> None:
     network.eval()
-    images = pixels(dataset)
-    shape = (len(images), network.head.in_features)
+    mapped = Mapped(dataset)
+    many = len(mapped.images)
+    shape = (many, network.head.in_features)
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     with tempfile.TemporaryDirectory(prefix="thaw-embed-") as folder, kept(), full_float32():
-        exported = device == "cpu" and len(images) * dataset.image_size**2 >= _WORTH_EXPORTING
+        exported = device == "cpu" and many * dataset.image_size**2 >= _WORTH_EXPORTING
         route = (
             through_onnxruntime(network, dataset.image_size, Path(folder, "backbone.onnx"))
             if exported
@@ -112,9 +113,10 @@ def _write_features(path: Path, network: Classifier, dataset: Dataset, device: s
         )
 
         def write(size: int) -> None:
-            for start in range(0, len(images), size):
-                array[start : start + size] = route(images[start : start + size].copy())
-                progress(min(start + size, len(images)), len(images), "pictures embedded")
+            for start in range(0, many, size):
+                end = min(start + size, many)
+                array[start:end] = route(mapped.read(np.arange(start, end)))
+                progress(end, many, "pictures embedded")
 
         in_halves(write, BATCH)
     array.flush()

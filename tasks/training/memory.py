@@ -7,16 +7,22 @@ is a page fault: a third of the time of fine-tuning on the CPU. Measured: docs/d
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from serving.preprocess import Pixels
+from tasks.data.dataset import Dataset, pixels
 from tasks.training.errors import TooLarge
 
 T = TypeVar("T")
+TOUCHED = 2**29  # bytes read from a mapped file until its pages are given back
 
 # mallopt(3): parameters, and the values that hold unless told
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
@@ -39,6 +45,27 @@ def kept() -> Iterator[None]:
         for parameter, value in _USUAL.items():
             libc.mallopt(parameter, value)
         libc.malloc_trim(0)
+
+
+class Mapped:
+    """A dataset's pixels, uint8 [N, H, W, 3], on disk.
+
+    Resident memory stays flat however many pictures there are: pages that were read are given back now and then. The
+    system keeps them in its cache as long as it has nothing better to do with the memory.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.images, self.touched = pixels(dataset), 0
+
+    def read(self, rows: npt.NDArray[np.int64]) -> Pixels:
+        """A copy of those rows."""
+        batch = self.images[rows]
+        self.touched += batch.nbytes
+        mapped: object = self.images.base
+        if self.touched >= TOUCHED and isinstance(mapped, mmap.mmap):
+            mapped.madvise(mmap.MADV_DONTNEED)
+            self.touched = 0
+        return batch
 
 
 def in_halves(pass_over: Callable[[int], T], at_once: int) -> T:

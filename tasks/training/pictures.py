@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,32 +10,27 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tasks.data.dataset import Dataset, Subset, pixels
+from tasks.data.dataset import Dataset, Subset
 from tasks.model.classifier import Classifier
 from tasks.model.device import full_float32
 from tasks.training.augment import augment, draws, mix
-from tasks.training.memory import in_halves
+from tasks.training.memory import Mapped, in_halves
 from tasks.training.parallel import ALONE, Processes, slice_of
 from tasks.training.spec import FinetuneSpec
 
 BATCH = 64  # pictures per evaluation step
 _SHARE = 0.5  # of the GPU's free memory that one subset's pictures may take
-_TOUCHED = 2**29  # bytes read from the mapped file until its pages are given back
 
 
 class Source:
-    """A subset's pixels, uint8 [n, H, W, 3]: in the GPU's memory if they fit there, else mapped from disk.
-
-    Resident memory stays flat however many pictures there are: pages that were read are given back now and then. The
-    system keeps them in its cache as long as it has nothing better to do with the memory.
-    """
+    """A subset's pixels, uint8 [n, H, W, 3]: in the GPU's memory if they fit there, else mapped from disk."""
 
     def __init__(self, dataset: Dataset, part: Subset, device: str) -> None:
-        self._images, self._rows, self._device, self._touched = pixels(dataset), part.rows, device, 0
+        self._mapped, self._rows, self._device = Mapped(dataset), part.rows, device
         self._resident: Tensor | None = None
-        each = self._images[0].nbytes
+        each, shape = self._mapped.images[0].nbytes, self._mapped.images.shape[1:]
         if device != "cpu" and len(part) * each < _SHARE * torch.cuda.mem_get_info(device)[0]:
-            self._resident = torch.empty((len(part), *self._images.shape[1:]), dtype=torch.uint8, device=device)
+            self._resident = torch.empty((len(part), *shape), dtype=torch.uint8, device=device)
             for start in range(0, len(part), BATCH):
                 self._resident[start : start + BATCH] = self._read(np.arange(start, min(start + BATCH, len(part))))
 
@@ -48,13 +42,7 @@ class Source:
         return batch if self._device == "cpu" else batch.pin_memory().to(self._device, non_blocking=True)
 
     def _read(self, chosen: npt.NDArray[np.int64]) -> Tensor:
-        batch = self._images[self._rows[chosen]]
-        self._touched += batch.nbytes
-        mapped: object = self._images.base
-        if self._touched >= _TOUCHED and isinstance(mapped, mmap.mmap):
-            mapped.madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
-        return torch.from_numpy(batch)
+        return torch.from_numpy(self._mapped.read(self._rows[chosen]))
 
 
 @dataclass(frozen=True, slots=True)

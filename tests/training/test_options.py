@@ -18,7 +18,7 @@ from serving.errors import BadInput
 from tasks.data.dataset import PIXELS, Dataset, pixels, subset
 from tasks.model.classifier import Checkpoint, load_classifier, manifest_of, weights_digest
 from tasks.progress import Progress, silent
-from tasks.training import pictures as pictures_module
+from tasks.training import memory
 from tasks.training.finetune import finetune
 from tasks.training.fit import Recipe, fit
 from tasks.training.interpolate import SHARES, interpolate
@@ -431,7 +431,7 @@ def resident(path: Path) -> int:
 def test_pages_that_were_read_are_given_back_and_read_again(
     copied: Dataset, monkeypatch: pytest.MonkeyPatch, limit: int, given_back: bool
 ) -> None:
-    monkeypatch.setattr(pictures_module, "_TOUCHED", limit)
+    monkeypatch.setattr(memory, "TOUCHED", limit)
     train = subset(copied, "train")
     expected = np.load(copied.path / PIXELS)[train.rows]
     source, random = Source(copied, train, "cpu"), np.random.default_rng(0)
@@ -443,10 +443,10 @@ def test_pages_that_were_read_are_given_back_and_read_again(
 
 def test_the_limit_counts_what_was_read_since(copied: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     each = 32 * 32 * 3
-    monkeypatch.setattr(pictures_module, "_TOUCHED", 10 * each)
-    source = Source(copied, subset(copied, "train"), "cpu")
+    monkeypatch.setattr(memory, "TOUCHED", 10 * each)
+    mapped = memory.Mapped(copied)
     touched = []
     for _ in range(5):
-        source.take(np.arange(4))
-        touched.append(source._touched // each)
+        mapped.read(np.arange(4))
+        touched.append(mapped.touched // each)
     assert touched == [4, 8, 0, 4, 8]

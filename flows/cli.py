@@ -8,6 +8,7 @@ Exit status: 0 done; 2 bad input or configuration; 3 REJECTED, or `audit` found 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -48,6 +49,8 @@ for command in (
 def main() -> None:
     """Runs the command line; every error Thaw raises on purpose is one line and a stable exit status."""
     quiet.set_defaults()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr is: a file name need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = app(standalone_mode=False)
     except ThawError as error:

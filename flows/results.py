@@ -97,7 +97,8 @@ def _replacing(path: Path) -> Iterator[TextIO]:
     """A file that takes the path's place when everything was written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as out:
+        # the bytes of a file name need not be UTF-8, and come out as they are
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out:
             yield out
         temporary.replace(path)
     finally:

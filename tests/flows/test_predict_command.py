@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import sys
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows import predict, results
+from flows import cli, predict, results
 from flows.predict import WINDOW, Model, count_files, open_model, predict_files
 from serving.batching import Served
 from tests.flows.conftest import NAME, promote, publish, thaw
@@ -250,6 +253,25 @@ def test_a_picture_that_could_not_be_predicted_is_in_every_file(tmp_path: Path) 
     with Path("out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert (rows[0]["error"], rows[1]["error"], rows[1]["label"]) == ("", message, "")
+
+
+def test_a_file_name_that_is_not_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (picture,) = write_pictures(tmp_path / "some", 1)
+    name = os.fsdecode(b"some/caf\xe9.png")
+    picture.rename(tmp_path / name)
+    for suffix in ("csv", "json", "jsonl"):
+        ran = thaw("predict", "some", "--device", "cpu", "--output", f"out.{suffix}", "--json")
+        assert (ran.status, ran.document["files"], ran.document["failed"]) == (0, 1, 0)
+    with Path("out.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == [name]
+    assert [result["path"] for result in json.loads(Path("out.json").read_text())] == [name]
+    assert json.loads(Path("out.jsonl").read_text())["path"] == name
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["thaw", "predict", "some", "--device", "cpu"])
+    with redirect_stdout(terminal), pytest.raises(SystemExit) as left:
+        cli.main()
+    terminal.seek(0)
+    assert (left.value.code, terminal.read().split()[0]) == (0, r"some/caf\udce9.png")
 
 
 @pytest.mark.parametrize(

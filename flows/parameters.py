@@ -132,8 +132,11 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise BadInput(
             f"expected a configuration file at {path}, found none that can be read ({error.strerror}): correct --config"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"expected YAML in {path}, found otherwise: {' '.join(str(error).split())[:150]}") from None
+    except (yaml.YAMLError, ValueError) as error:  # also bytes that are not UTF-8, and 2024-13-45, which is no date
+        told = " ".join(str(error).split())[:150]
+        raise BadInput(
+            f"expected YAML in {path}, found otherwise: {told}; correct it, and quote what is text"
+        ) from None
     if not isinstance(values, dict):
         raise BadInput(f"expected keys and values in {path}, found {type(values).__name__}")
     return values

@@ -145,6 +145,7 @@ def test_a_setting_keeps_its_neighbours() -> None:
 
 def test_text_that_is_no_yaml_is_text() -> None:
     assert read("data.group_by=[a-z]+_(.*").data.group_by == "[a-z]+_(.*"
+    assert read("data.root=/2024-13-45", "data.group_by=2024-13-45").data.group_by == "2024-13-45"
 
 
 def test_a_key_that_stands_twice_in_a_setting_is_refused() -> None:
@@ -175,6 +176,7 @@ def test_the_file_wins_over_defaults_and_settings_over_the_file() -> None:
         ("[1, 2]", "found list"),
         ("finetune: [", "expected YAML in thaw.yaml"),
         ("name: !!python/object/apply:os.mkdir [boom]", "expected YAML in thaw.yaml"),
+        ("data: {root: 2024-13-45}", "expected YAML in thaw.yaml, found otherwise: month must be in 1..12"),
         ("finetune:", "finetune: expected"),
         ("1: 2", "expected text as a key, found 1"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -44,6 +45,14 @@ class DecisionSpec(Spec):
     """Without watched classes the likeliest class is decided."""
 
     watch: tuple[WatchSpec, ...] = Field((), description="watched classes, the most important first")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        """The first threshold takes the class's pictures; the advice to the second, to add some, would not help."""
+        twice = [label for label, count in Counter(watch.label for watch in self.watch).items() if count > 1]
+        if twice:
+            raise ValueError(f"expected each class to be watched once, found {twice[0]!r} again: keep one of them")
+        return self
 
 
 class LineSpec(Spec):

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.evaluation.measure import ON_PICTURES
-from tasks.evaluation.spec import GAINS, GAPS, MACHINE, METRICS, GateSpec, LineSpec, WatchSpec
+from tasks.evaluation.spec import GAINS, GAPS, MACHINE, METRICS, DecisionSpec, GateSpec, LineSpec, WatchSpec
 
 
 def line(metric: str, **changes: Any) -> LineSpec:
@@ -54,6 +54,12 @@ def test_every_metric_that_is_measured_can_be_wanted() -> None:
 def test_a_line_that_cannot_be_meant_is_refused(wanted: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         LineSpec(**{"threshold": 0.5, **wanted})
+
+
+def test_a_class_is_watched_once() -> None:
+    first, second = WatchSpec(label="3", recall=0.9), WatchSpec(label="3", precision=0.8)
+    with pytest.raises(ValidationError, match="expected each class to be watched once, found '3' again"):
+        DecisionSpec(watch=(first, WatchSpec(label="4", recall=0.9), second))
 
 
 @pytest.mark.parametrize("threshold", [-0.3, 12.5])

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from serving.errors import BadInput
 from tasks.data.listing import SPLIT_NAMES, Listed, Source, group_of, listed, refused
@@ -26,7 +25,7 @@ _PARQUET = b"PAR1"
 class _Table:
     columns: tuple[str, ...]
     rows: Sequence[Mapping[str, str]]
-    first: int  # how people count the first row: a CSV's stands in line 2
+    numbers: Sequence[int]  # of each row, as people count: of a CSV, the line in which it begins
     unit: str  # line or row
 
 
@@ -35,7 +34,7 @@ def from_manifest(manifest: Path, spec: DataSpec) -> Iterator[Source]:
     table = _read_parquet(manifest, spec) if _is_parquet(manifest) else _read_csv(manifest, spec)
     _check_labels(manifest, [row["label"] for row in table.rows])
     _check_unique(manifest, [row["path"] for row in table.rows])
-    for number, row in enumerate(table.rows, start=table.first):
+    for number, row in zip(table.numbers, table.rows, strict=True):
         yield _source_of_row(f"{manifest}, {table.unit} {number}", manifest.parent, row, table.columns, spec)
 
 
@@ -48,15 +47,18 @@ def _is_parquet(manifest: Path) -> bool:
 
 
 def _read_csv(manifest: Path, spec: DataSpec) -> _Table:
-    rows, begun = [], 1
+    rows: list[list[str]] = []
+    lines, begun = [], 1
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)  # else all rows after an open quote are one cell's text
-            columns = tuple(reader.fieldnames or ())
+            reader = csv.reader(file, strict=True)  # else all rows after an open quote are one cell's text
+            columns = tuple(next(reader, ()))
             _check_columns(manifest, columns, spec)
-            begun = 2
+            begun = reader.line_num + 1
             for row in reader:
-                rows.append(row)
+                if row:  # a blank line is nothing
+                    rows.append(row)
+                    lines.append(begun)
                 begun = reader.line_num + 1
     except csv.Error as error:
         raise BadInput(
@@ -67,8 +69,13 @@ def _read_csv(manifest: Path, spec: DataSpec) -> _Table:
             f"expected {manifest} to be a CSV file in UTF-8 or a Parquet file, found otherwise ({error}): save it so, "
             "or name the folder"
         ) from None
-    _check_even(manifest, rows)
-    return _Table(columns, rows, 2, "line")
+    uneven = [line for line, row in zip(lines, rows, strict=True) if len(row) != len(columns)]
+    if uneven:
+        raise BadInput(
+            f"{manifest}, line {uneven[0]}: expected as many cells as the header has, found more or fewer there and "
+            f"in {len(uneven) - 1} other rows: complete them, and quote values that hold a comma"
+        )
+    return _Table(columns, [dict(zip(columns, row, strict=True)) for row in rows], lines, "line")
 
 
 def _read_parquet(manifest: Path, spec: DataSpec) -> _Table:
@@ -87,7 +94,7 @@ def _read_parquet(manifest: Path, spec: DataSpec) -> _Table:
         told = " ".join(str(error).split())[:200]
         raise BadInput(f"expected {manifest} to be a Parquet file, found otherwise ({told}): write it again") from None
     rows = [{name: _text(value, manifest, name) for name, value in zip(wanted, row, strict=True)} for row in cells]
-    return _Table(columns, rows, 1, "row")
+    return _Table(columns, rows, range(1, len(rows) + 1), "row")
 
 
 def _text(value: object, manifest: Path, column: str) -> str:
@@ -138,16 +145,6 @@ def _status(path: Path) -> Listed | None:
         return None
     except OSError as error:
         return refused(f"cannot be opened: {error.strerror}")
-
-
-def _check_even(manifest: Path, rows: Sequence[Mapping[Any, Any]]) -> None:
-    """The CSV reader keeps surplus cells under the key None, and gives None for missing ones."""
-    uneven = [number for number, row in enumerate(rows, start=2) if None in row or None in row.values()]
-    if uneven:
-        raise BadInput(
-            f"{manifest}, line {uneven[0]}: expected as many cells as the header has, found more or fewer there and "
-            f"in {len(uneven) - 1} other rows: complete them, and quote values that hold a comma"
-        )
 
 
 def _check_labels(manifest: Path, labels: list[str]) -> None:

@@ -251,6 +251,16 @@ def test_a_missing_picture_is_named_with_its_line(tmp_path: Path) -> None:
     assert str(tmp_path / "gone.png") in message
 
 
+@pytest.mark.parametrize("bad", ["gone.png,bad,x", "b.png,bad", 'b.png,bad,"open'])
+@pytest.mark.parametrize(
+    ("between", "line"),
+    [("", 3), ("\n\n", 5), ('c.png,good,"two\nlines"\n', 5), ('\nc.png,good,"two\n\nlines"\n\n', 8)],
+)
+def test_a_row_is_named_with_the_line_in_which_it_begins(tmp_path: Path, bad: str, between: str, line: int) -> None:
+    text = f"path,label,note\na.png,good,x\n{between}{bad}\n"
+    assert f"pictures.csv, line {line}: expected" in refused(manifest(tmp_path, text, "a.png", "b.png", "c.png"))
+
+
 @pytest.mark.parametrize("word", ["dev", "", "training"])
 def test_a_bad_word_for_a_split(tmp_path: Path, word: str) -> None:
     message = refused(manifest(tmp_path, f"path,label,split\na.png,good,train\nb.png,bad,{word}\n"))

@@ -34,8 +34,11 @@ def from_manifest(manifest: Path, spec: DataSpec) -> Iterator[Source]:
     table = _read_parquet(manifest, spec) if _is_parquet(manifest) else _read_csv(manifest, spec)
     _check_labels(manifest, [row["label"] for row in table.rows])
     _check_unique(manifest, [row["path"] for row in table.rows])
+    with_split = any(row.get("split") for row in table.rows)  # an empty column says nothing
     for number, row in zip(table.numbers, table.rows, strict=True):
-        yield _source_of_row(f"{manifest}, {table.unit} {number}", manifest.parent, row, table.columns, spec)
+        where = f"{manifest}, {table.unit} {number}"
+        given = _split_of(where, row["split"]) if with_split else None
+        yield _source_of_row(where, manifest.parent, row, table.columns, spec, given)
 
 
 def _is_parquet(manifest: Path) -> bool:
@@ -120,7 +123,17 @@ def _check_columns(manifest: Path, columns: Sequence[str], spec: DataSpec) -> No
         raise BadInput(f"expected each column once in {manifest}, found {twice[0]!r} again: rename one")
 
 
-def _source_of_row(where: str, folder: Path, row: Mapping[str, str], columns: Sequence[str], spec: DataSpec) -> Source:
+def _split_of(where: str, word: str) -> str:
+    if word.lower() not in SPLIT_NAMES:
+        raise BadInput(
+            f"{where}: expected split train, validation or test, found {word!r}: correct it, or leave all empty"
+        )
+    return SPLIT_NAMES[word.lower()]
+
+
+def _source_of_row(
+    where: str, folder: Path, row: Mapping[str, str], columns: Sequence[str], spec: DataSpec, split: str | None
+) -> Source:
     path = Path(row["path"]) if Path(row["path"]).is_absolute() else folder / row["path"]
     found = _status(path)
     if found is None:
@@ -128,13 +141,9 @@ def _source_of_row(where: str, folder: Path, row: Mapping[str, str], columns: Se
             f"{where}: expected a picture at {path}, found none: correct the path",
             shared=f"{where}: expected a picture at its path, found none: correct the path",
         )
-    split = row.get("split")
-    if split is not None and split.lower() not in SPLIT_NAMES:
-        raise BadInput(f"{where}: expected split train, validation or test, found {split!r}: correct the word")
-    given = SPLIT_NAMES[split.lower()] if split is not None else None
     slices = tuple(row[column] for column in spec.slices)
     group = group_of(row["path"], row, columns, spec.group_by)
-    return Source(str(path), row["path"], row["label"], group, given, slices, *found)
+    return Source(str(path), row["path"], row["label"], group, split, slices, *found)
 
 
 def _status(path: Path) -> Listed | None:

@@ -52,6 +52,11 @@ def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
     assert [source.split for source in found(place)][2:5] == ["validation", "validation", "test"]
 
 
+def test_a_column_of_missing_splits_gives_none(tmp_path: Path) -> None:
+    place = written(tmp_path, {"path": ["0.png", "1.png"], "label": ["a", "b"], "split": [None, None]})
+    assert [source.split for source in found(place)] == [None, None]
+
+
 def test_the_kind_of_a_manifest_is_read_from_its_content(tmp_path: Path) -> None:
     place = written(tmp_path, COLUMNS, "pictures.csv")
     assert len(found(place)) == 6

@@ -268,6 +268,11 @@ def test_a_bad_word_for_a_split(tmp_path: Path, word: str) -> None:
     assert repr(word) in message
 
 
+def test_a_column_of_empty_splits_gives_none(tmp_path: Path) -> None:
+    sources = found(manifest(tmp_path, "path,label,split\na.png,good,\nb.png,bad,\n"))
+    assert [source.split for source in sources] == [None, None]
+
+
 def test_not_utf_8(tmp_path: Path) -> None:
     path = manifest(tmp_path, "")
     path.write_bytes("path,label\na.png,fehlerhaft für\nb.png,gut\n".encode("latin-1"))

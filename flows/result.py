@@ -106,7 +106,9 @@ def finished(
 
 def skipped(earlier: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
     """The earlier result, when nothing changed since; `seconds` are this run's."""
-    reason = f"nothing changed since run {earlier['run_id']}, which published {earlier['name']}:{earlier['version']}"
+    version = earlier["version"]
+    did = f"published {earlier['name']}:{version}" if version is not None else "published nothing"
+    reason = f"nothing changed since run {earlier['run_id']}, which {did}"
     return earlier | {"skipped": True, "reason": reason, "seconds": seconds}
 
 
@@ -117,7 +119,12 @@ def ended(earlier: dict[str, Any]) -> dict[str, Any]:
 
 
 def stopped(
-    run: Path, parameters: Parameters, inputs: str, validated: Validated, seconds: dict[str, float]
+    run: Path,
+    parameters: Parameters,
+    inputs: str,
+    dataset: Dataset,
+    validated: Validated,
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     """The result of a run that `gate.stop_early` ended: validation rules a line out."""
     lines = [check.sentence() for check in failing(validated.checks)]
@@ -137,6 +144,7 @@ def stopped(
             "metrics": {},
             "baselines": {},
             "champion": {"generation": None, "version": None, "notes": []},
+            "data": {"fingerprint": dataset.key},
             "seconds": seconds,
             "artifact": None,
             "report": None,

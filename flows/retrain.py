@@ -131,7 +131,7 @@ def _chain(p: Parameters, home: Path, ledger: str | None, run: Path, clock: Cloc
 
     validated: Validated = clock.run(VALIDATE, tuned, dataset, run, p.decision, p.gate)
     if validated.ruled_out and p.gate.stop_early:
-        return _told(result.stopped(run, p, inputs, validated, clock.seconds))
+        return _told(result.stopped(run, p, inputs, dataset, validated, clock.seconds))
 
     exported: Exported = clock.run(EXPORT, tuned, dataset, run, p.decision, p.export)
     trained = Trained(p.name, dataset, features, head, tuned, exported)

@@ -234,6 +234,9 @@ def test_stop_early_ends_before_export_and_publishes_nothing(story: Story) -> No
     assert json.loads((run / "result.json").read_text()) == body
     assert not (run / "export").exists()
     assert published(story.home) == before
+    again = retrain(story.root, *OUT_OF_REACH, *settings("gate.stop_early=true"), "--if-changed")
+    assert (again.status, again.document["skipped"], again.document["run_id"]) == (3, True, run.name)
+    assert again.document["reason"] == f"nothing changed since run {run.name}, which published nothing"
 
 
 # --- what the orchestrator shows ---------------------------------------------------------------------

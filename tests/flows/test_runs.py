@@ -241,8 +241,7 @@ def test_nothing_a_picture_or_a_parameter_changed(home: Path, tmp_path: Path) ->
     assert find_unchanged_result(home, other) is None
 
 
-def test_a_run_that_ended_before_any_picture_was_judged(home: Path, tmp_path: Path) -> None:
-    """`gate.stop_early` leaves a result without the pictures' fingerprint."""
+def test_a_result_that_says_nothing_of_its_pictures(home: Path, tmp_path: Path) -> None:
     root = write_digits(tmp_path / "pictures", (0, 1), 8)
     own = parameters("digits", str(root), model={"image_size": 32})
     prepare("digits", home, own.data, describe(own.model))

@@ -22,7 +22,7 @@ from tasks.data.dataset import Dataset, pixels
 from tasks.training.errors import TooLarge
 
 T = TypeVar("T")
-TOUCHED = 2**29  # bytes read from a mapped file until its pages are given back
+TOUCHED = 2**27  # bytes read from a mapped file until its pages are given back
 
 # mallopt(3): parameters, and the values that hold unless told
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4

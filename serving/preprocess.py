@@ -247,7 +247,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         page = Image.new("RGB", rgba.size, FILL)
-        page.paste(rgba, mask=rgba)  # the same values as alpha_composite's, in 60 % of its memory
+        page.paste(rgba, mask=rgba)  # the same values as alpha_composite's, in 40 % of its memory
         return page
     return image if image.mode == "RGB" else image.convert("RGB")
 

@@ -23,6 +23,7 @@ import psutil
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 READY_SECONDS = 300.0
+ANSWER_SECONDS = 150.0  # more than twice SQLite's own wait for a lock, 60 s
 BUSY_PAUSES = (1.0, 2.0, 4.0, 8.0)
 
 
@@ -46,7 +47,7 @@ class Up:
         A server whose database is busy answers 503 and has done nothing: asked again, as Prefect's own client does.
         """
         for pause in (*BUSY_PAUSES, 0.0):
-            answer = httpx.request(method, f"{self.api}{path}", json=body, timeout=60)
+            answer = httpx.request(method, f"{self.api}{path}", json=body, timeout=ANSWER_SECONDS)
             if answer.status_code != 503 or not pause:
                 break
             time.sleep(pause)

@@ -67,8 +67,9 @@ class Platform:
 
         port = str(options.prefect_port)
         self._server = component(
-            "prefect", self._server_answers, "-m", "prefect", "server", "start", "--host", options.host, "--port", port
-        )
+            "prefect", self._server_answers,
+            "-m", "flows.prefect_server", "server", "start", "--host", options.host, "--port", port,
+        )  # fmt: skip
         worker = f"{socket.gethostname()}-{os.getpid()}"
         self._worker = component(
             "worker", lambda: self._worker_polls(worker),

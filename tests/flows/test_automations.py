@@ -33,7 +33,7 @@ from serving.errors import BadInput
 RULES = ("thaw-zombies", "thaw-zombies-crashed", "thaw-stuck", "thaw-refused")
 NOTICES = ("thaw-notify", "thaw-notify-runs")
 WINDOW = 10  # the least Prefect takes; the file says 90
-# Prefect 3.8.8 on SQLite may wait for a lock of its own until SQLite's busy_timeout, 60 s, and answers nobody meanwhile
+# what a busy machine, or a wait for a lock until Prefect's busy_timeout, may cost
 STALL_SECONDS = 60
 
 
@@ -58,7 +58,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
         "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "1",
     }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    start = ["-m", "flows.prefect_server", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, *start]
     process = subprocess.Popen(command, env=os.environ | own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}/api"

@@ -42,6 +42,7 @@ for command in (
     cli_platform.init,
     cli_platform.schedule,
     cli_platform.up,
+    cli_platform.doctor,
 ):
     app.command()(command)
 

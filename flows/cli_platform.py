@@ -1,4 +1,4 @@
-"""The commands around schedules and the machine: up, init, schedule."""
+"""The commands around schedules and the machine: up, init, schedule, doctor."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from flows.options import Config, DeviceOption, Json, Set, checked_device, err, escaped
 
@@ -87,3 +88,15 @@ def schedule(
         print(json.dumps(body))
     else:
         print(f"{body['deployment']}: {cron} ({timezone}){', paused' if paused else ''}; kept in {body['file']}")
+
+
+def doctor(as_json: Json = False) -> int:
+    """Try what Thaw needs of this machine; exit status 1 if anything is broken."""
+    from flows.doctor import examine, print_findings
+
+    body = examine()
+    if as_json:
+        print(json.dumps(body))
+    else:
+        print_findings(Console(), body)
+    return 0 if body["works"] else 1

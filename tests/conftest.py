@@ -33,6 +33,7 @@ from PIL import Image  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
 
 from serving.preprocess import Preprocessing  # noqa: E402
+from serving.session import gpu_count  # noqa: E402
 from tasks.certification.certify import Candidate, Certified, Record, certify  # noqa: E402
 from tasks.certification.gather import Trained  # noqa: E402
 from tasks.data.dataset import Dataset  # noqa: E402
@@ -48,6 +49,9 @@ from tasks.training.finetune import finetune  # noqa: E402
 from tasks.training.head import train_head  # noqa: E402
 from tasks.training.spec import FinetuneSpec, HeadSpec  # noqa: E402
 from tests.serving import tiny  # noqa: E402
+
+needs_gpu = pytest.mark.skipif(gpu_count() == 0, reason="the CUDA driver offers no GPU here")
+needs_no_gpu = pytest.mark.skipif(gpu_count() > 0, reason="this machine has a usable GPU")
 
 
 @pytest.fixture(autouse=True)

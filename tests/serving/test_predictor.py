@@ -17,11 +17,9 @@ from serving.artifact import GOLDEN, MODEL, Artifact, Rule, Watch, golden_inputs
 from serving.errors import ArtifactError, DeviceError, PictureError
 from serving.predictor import Predictor, load_predictor
 from serving.preprocess import Pixels
-from serving.session import CPU, CUDA, gpu_count
-from tests.conftest import Pipeline
+from serving.session import CPU, CUDA
+from tests.conftest import Pipeline, needs_gpu, needs_no_gpu
 from tests.serving.tiny import CLASSES, PREPROCESSING, SIDE, make_artifact, reseal, write_golden, write_model
-
-needs_gpu = pytest.mark.skipif(gpu_count() == 0, reason="the CUDA driver offers no GPU here")
 
 
 @pytest.fixture(scope="module")
@@ -106,18 +104,18 @@ def test_cpu_and_what_it_says_of_itself(predictor: Predictor) -> None:
     assert (predictor.provider, predictor.device) == (CPU, "cpu")
 
 
-@pytest.mark.skipif(gpu_count() > 0, reason="this machine has a usable GPU")
+@needs_no_gpu
 def test_cuda_without_a_gpu_is_an_error_not_a_fallback(artifact: Artifact) -> None:
     with pytest.raises(DeviceError, match="device=cuda"):
         load_predictor(artifact, "cuda")
 
 
-@pytest.mark.skipif(gpu_count() > 0, reason="this machine has a usable GPU")
+@needs_no_gpu
 def test_auto_without_a_gpu_runs_on_the_cpu(artifact: Artifact) -> None:
     assert load_predictor(artifact, "auto").device == "cpu"
 
 
-@pytest.mark.skipif(gpu_count() > 0, reason="this machine has a usable GPU")
+@needs_no_gpu
 def test_a_driver_that_promises_more_than_it_holds_is_found_out(
     artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ KINDS = ("run", "worker", "server", "reboot")
 FINAL_SECONDS = 180.0  # of every victim, from the kill
 NEXT_SECONDS = 600.0  # for the next run: a limit against hanging only
 BEGIN_SECONDS = 60.0  # from when a run may begin to its first step; a slot that leaked would be held for 300 s
+LEAVE_SECONDS = 30.0  # for the process of a run that outlived the server it talks to
 POLL_SECONDS = "2"  # of the worker; Prefect's own 10 s would only make the drill longer
 
 
@@ -131,8 +132,18 @@ class Drill:
         shared, own = leftovers(self._up.home, run)
         kill.problems += [*problems(self._up.home), *(f"left: {path}" for path in shared)]
         kill.left_in_run = len(own)
-        kill.problems += ["its process lives"] if self._up.process_of(run) else []
+        # one that outlived the server tells it what it could not before, and ends some seconds after it is Completed
+        kill.problems += [] if self._ends(run, LEAVE_SECONDS if kind == "server" else 0.0) else ["its process lives"]
         return kill
+
+    def _ends(self, run: str, seconds: float) -> bool:
+        """Whether a flow run's process is gone within that time."""
+        deadline = time.monotonic() + seconds
+        while self._up.process_of(run) is not None:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.2)
+        return True
 
     def _fresh(self) -> dict[str, Any]:
         """Parameters that no run had before, so that it trains."""

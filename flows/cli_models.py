@@ -121,8 +121,11 @@ def _moved(body: dict[str, Any], kind: Literal["promote", "rollback"], wait: flo
     """Says who is champion, then what the running servers make of it."""
     from dataclasses import asdict
 
+    from flows import quiet
     from flows.release import answers, tell_move, wait_for_servers
+    from serving.settings import existing_home
 
+    quiet.use_platform(existing_home())  # or a running `thaw up` would not hear of it
     label = f"{body['name']}:{body['version']}"
     say = err.print if as_json else print
     say(f"{label} is the champion (generation {body['generation']}{', on hold' if body['hold'] else ''})")

@@ -28,7 +28,9 @@ from prefect.states import Completed, Failed, Pending, Running, Scheduled, Suspe
 
 from flows import automations, events
 from flows.automations import apply_automations, load_automations
+from flows.quiet import ADDRESS
 from serving.errors import BadInput
+from tests.flows.conftest import command, promote, publish
 
 RULES = ("thaw-zombies", "thaw-zombies-crashed", "thaw-stuck", "thaw-refused")
 NOTICES = ("thaw-notify", "thaw-notify-runs")
@@ -346,6 +348,23 @@ def test_a_command_s_event_has_arrived_when_it_ends(client: SyncPrefectClient, s
     assert event["payload"] == {
         "name": "by-hand", "version": 1, "verdict": "PASSED", "reason": "worse", "who": "me"
     }  # fmt: skip
+
+
+def test_a_running_platform_hears_of_a_promotion_and_a_rollback_by_hand(
+    client: SyncPrefectClient, server: str, home: Path, bentoml_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(bentoml_home))
+    publish(home, 2, "told")
+    promote(home, 1, name="told")
+    (home / ADDRESS).write_text(json.dumps({"api": server, "pid": os.getpid()}))
+    for arguments in (("promote", "told:2"), ("rollback", "told", "--why", "worse")):
+        ran = command(*arguments, cwd=home)
+        assert ran.status == 0, ran.err
+    heard = wait_for(lambda: found if len(found := arrived(client, "thaw.model.told")) == 2 else None)
+    assert sorted((event["event"], event["payload"]["version"]) for event in heard) == [
+        ("thaw.model.promoted", 2),
+        ("thaw.model.rolled_back", 1),
+    ]
 
 
 def test_without_an_api_nothing_is_started(tmp_path: Path) -> None:

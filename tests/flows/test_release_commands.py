@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +16,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from flows.quiet import ADDRESS
 from flows.show import describe_models, print_models
 from serving import servers
 from serving.ledger import Ledger, opened
 from serving.servers import ALIVE_SECONDS, Server
-from tests.flows.conftest import NAME, Ran, promote, publish, thaw
+from tests.flows.conftest import NAME, Ran, command, promote, publish, thaw
 
 SOON = 0.6
 
@@ -102,6 +106,21 @@ def test_a_row_that_is_old_is_no_server(home: Path) -> None:
 def test_a_server_of_another_name_is_not_waited_for(home: Path) -> None:
     running(home, server("here:1", name="shapes"))
     assert thaw("promote", "colours:2").out.splitlines()[1:] == ["no server is running"]
+
+
+def test_a_platform_that_does_not_answer_holds_nobody_up(
+    home: Path, bentoml_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect's server is down while `thaw up` is there to start it again."""
+    monkeypatch.setenv("BENTOML_HOME", str(bentoml_home))
+    with socket.socket() as dead:
+        dead.bind(("127.0.0.1", 0))
+        api = f"http://127.0.0.1:{dead.getsockname()[1]}/api"
+        (home / ADDRESS).write_text(json.dumps({"api": api, "pid": os.getpid()}))
+        begun = time.monotonic()
+        ran = command("promote", "colours:2", cwd=tmp_path)
+    assert (ran.status, ran.out.partition("\n")[0]) == (0, "colours:2 is the champion (generation 2)"), ran.err
+    assert time.monotonic() - begun < 60, "most of it is the time that Python needs to start"
 
 
 # --- servers that follow ------------------------------------------------------------------------------

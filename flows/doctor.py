@@ -7,6 +7,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +18,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows import quiet
-from serving.database import FILE
-from serving.errors import ThawError
+from serving.database import is_there
+from serving.errors import BadInput, ThawError
 from serving.ledger import opened
 from serving.session import Session, gpu_count
 from serving.settings import Device, find_home, load_settings
@@ -57,7 +58,8 @@ class Finding:
 
 def examine() -> dict[str, Any]:
     """All findings, as JSON values; `works` is false if anything is broken. Writes nothing that stays."""
-    quiet.use_platform(find_home())
+    with suppress(BadInput):  # a wrong setting: told by the findings that need it
+        quiet.use_platform(find_home())
     checks: dict[str, Callable[[], Finding]] = {
         "versions": _versions,
         "training": _training,
@@ -149,10 +151,10 @@ def _folder(what: str, place: Path) -> Finding:
 
 
 def _ledger() -> Finding:
-    url, home = load_settings().ledger, find_home()
-    if url is None and not (home / FILE).is_file():
+    place = load_settings().ledger or find_home()
+    if not is_there(place):
         return Finding("ledger", "works", "none yet: the first retrain makes it")
-    with opened(url or home, create=False) as ledger:
+    with opened(place, create=False) as ledger:
         names = ledger.names()
         champions = sum(ledger.champion(name).version is not None for name in names)
     return Finding("ledger", "works", f"{len(names)} models, {champions} with a champion")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import socket
 import sys
+from pathlib import Path
 
-from serving.database import FILE
+from sqlalchemy.exc import OperationalError
+
+from serving.database import is_there
 from serving.errors import BadInput, DeviceError
 from serving.ledger import opened
 from serving.session import gpu_count
@@ -18,7 +22,8 @@ from serving.store import resolve_name
 def run_server(name: str | None, host: str, port: int, device: Device | None, insecure: bool, as_json: bool) -> None:
     """Replaces this process by `bentoml serve`; never returns. `as_json`: says on stdout where, and as which process.
 
-    Raises BadInput: a non-loopback address without a token, more than one model and no name; DeviceError.
+    Raises BadInput: a non-loopback address without a token, a port that is taken, an unknown name, more than one model
+    and no name; DeviceError.
     """
     settings = load_settings()
     name, device = name or settings.name, device or settings.device
@@ -27,10 +32,8 @@ def run_server(name: str | None, host: str, port: int, device: Device | None, in
     if device == "cuda" and gpu_count() == 0:
         raise DeviceError("expected a GPU for device=cuda, the CUDA driver offers none here: use --device cpu or auto")
     home = find_home()
-    if home.is_dir() and (home / FILE).is_file():
-        with opened(settings.ledger or home, create=False) as ledger:
-            if ledger.names():
-                name = resolve_name(ledger, name)
+    name = _known(settings.ledger or home, name)
+    check_port(host, port, "--port")
     os.environ |= {"THAW_HOME": str(home), "THAW_DEVICE": device, **({"THAW_NAME": name} if name else {})}
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Thaw", "--host", host, "--port", str(port)]
     if as_json:
@@ -38,6 +41,30 @@ def run_server(name: str | None, host: str, port: int, device: Device | None, in
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # BentoML's log is no part of the document
     print(f"serving {name or 'the first model that is promoted'} on http://{host}:{port}", file=sys.stderr, flush=True)
     os.execv(sys.executable, command)
+
+
+def _known(place: Path | str, name: str | None) -> str | None:
+    """The name to answer with, as far as it can be told yet. Raises BadInput: no model is called so, or several are."""
+    if not is_there(place):
+        return name
+    try:
+        with opened(place, create=False) as ledger:
+            return resolve_name(ledger, name) if ledger.names() else name
+    except OperationalError:  # its database is restarted: the server goes on asking, and answers once it can
+        return name
+
+
+def check_port(host: str, port: int, option: str) -> None:
+    """Raises BadInput, naming the option, where a server could not listen there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise BadInput(
+                f"expected port {port} of {host} to be free, found it taken or out of reach "
+                f"({error.strerror}): stop what listens there, or choose another with {option}"
+            ) from None
 
 
 def is_loopback(host: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from filelock import Timeout
 
 from flows import quiet
 from flows.platform import Options, Platform, Tell
-from flows.serve import is_loopback
+from flows.serve import check_port, is_loopback
 from serving.errors import BadInput
 from serving.locks import lock as lock_of
 from serving.settings import find_home
@@ -57,15 +56,7 @@ def _check(options: Options) -> None:
             f"expected two ports, found {options.port} for --prefect-port and --port: choose another for one"
         )
     for option, port in ports.items():
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((options.host, port))
-            except OSError as error:
-                raise BadInput(
-                    f"expected port {port} of {options.host} to be free, found it taken or out of reach "
-                    f"({error.strerror}): stop what listens there, or choose another with {option}"
-                ) from None
+        check_port(options.host, port, option)
 
 
 def _write_address(home: Path, options: Options) -> None:

@@ -20,6 +20,12 @@ def engine_of(place: Path | str, create: bool) -> sa.Engine:
     return sa.create_engine(url, pool_pre_ping=True)  # a database that was restarted is asked anew
 
 
+def is_there(place: Path | str) -> bool:
+    """Whether there is a ledger to ask: SQLite's file; a database server's is made when it is asked."""
+    url = _place_url(place)
+    return url.get_backend_name() != "sqlite" or Path(url.database or "").is_file()
+
+
 def file_identity(place: Path | str) -> tuple[int, int] | None:
     """Device and inode of a SQLite ledger's file: another one was put in its place when these change.
 

@@ -67,6 +67,15 @@ def test_a_home_that_is_a_file_is_broken(tmp_path: Path, monkeypatch: pytest.Mon
     assert "expected a folder to write to" in found["home"]
 
 
+def test_a_wrong_setting_is_a_finding(home: Path, bentoml_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THAW_DEVICE", "banana")
+    status, state, found = states()
+
+    assert (status, state["home"], state["model store"]) == (1, "broken", "works")
+    assert found["home"].startswith("THAW_DEVICE: expected")
+    assert "'banana'" in found["home"]
+
+
 def test_a_disk_that_is_nearly_full_is_told(home: Path, bentoml_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "FEW_BYTES", 10**18)
     status, state, found = states()

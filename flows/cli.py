@@ -1,6 +1,4 @@
-"""The `thaw` command.
-
-Each command imports what it needs when it runs: predict and serve load neither torch nor prefect.
+"""The `thaw` command: runs a command line, and says what went wrong.
 
 Exit status: 0 done; 2 bad input or configuration; 3 REJECTED, or `audit` found what blocks; 4 INCONCLUSIVE;
 1 anything else.
@@ -12,61 +10,59 @@ import io
 import json
 import os
 import sys
+from typing import NoReturn
 
-import typer
-from typer.exceptions import TyperException
-
-from flows import cli_audit, cli_models, cli_platform, cli_runs, cli_split, quiet
-from flows.options import err, escaped
+from flows import quiet
 from serving.errors import ThawError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Retrain, gate and serve image classifiers.",
-)
-for command in (
-    cli_runs.demo,
-    cli_runs.retrain,
-    cli_audit.audit,
-    cli_models.serve,
-    cli_models.predict,
-    cli_models.show,
-    cli_runs.gate,
-    cli_runs.verify,
-    cli_models.promote,
-    cli_models.rollback,
-    cli_split.split,
-    cli_models.gc,
-    cli_platform.init,
-    cli_platform.schedule,
-    cli_platform.up,
-    cli_platform.doctor,
-):
-    app.command()(command)
+_CTRL_C = 130  # Typer's status where a KeyboardInterrupt ends a command
 
 
 def main() -> None:
-    """Runs the command line; every error Thaw raises on purpose is one line and a stable exit status."""
+    """Runs the command line; every error is one line, one document under --json, and a stable exit status."""
     quiet.set_defaults()
     if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr is: a file name need not be text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        status = _run()
+    except KeyboardInterrupt:  # while modules are imported, or an error is told
+        status = _CTRL_C
+    if status == _CTRL_C:
+        _tell("interrupted", "interrupted")
+        print("error: interrupted", file=sys.stderr)
+        status = 1
+    sys.exit(status)
+
+
+def _run() -> int:
+    """The exit status. Imports everything else, so that Ctrl-C is told from the first moment."""
+    from typer.exceptions import TyperException
+
+    from flows.commands import app
+
+    try:
         status = app(standalone_mode=False)
     except ThawError as error:
-        message = str(getattr(error, "details", error))  # a person here may read the names of pictures
-        _tell(error.code, message)
-        err.print(f"[bold red]error:[/] {escaped(message)}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_status)
-    except typer.Abort:
-        _tell("interrupted", "interrupted")
-        sys.exit(1)
+        _end(error)
     except TyperException as error:  # a word of the command line that does not exist, or makes no sense
         _tell("usage", error.format_message())
         error.show()  # type: ignore[attr-defined]  # the public class does not declare it
-        sys.exit(error.exit_code)
-    sys.exit(status if isinstance(status, int) else 0)
+        return error.exit_code
+    except Exception as error:  # the contract holds for what nobody foresaw, too
+        from flows.failures import explained
+
+        _end(explained(error))
+    return status if isinstance(status, int) else 0
+
+
+def _end(error: ThawError) -> NoReturn:
+    from flows.options import err, escaped
+    from flows.private import message_of
+
+    message = message_of(error)
+    _tell(error.code, message)
+    err.print(f"[bold red]error:[/] {escaped(message)}", highlight=False, soft_wrap=True)
+    sys.exit(error.exit_status)
 
 
 def _tell(code: str, message: str) -> None:

@@ -19,7 +19,7 @@ from serving import sealed
 from serving.errors import ThawError
 
 FILE = "error.txt"
-_DETAILS = "details"  # of an error; also read by flows/cli.py
+_DETAILS = "details"  # of an error
 
 
 class StepFailed(ThawError):
@@ -39,8 +39,13 @@ class _Details(str):
 
 
 def details_of(error: ThawError) -> str:
-    """The whole message, for the person who ran the command."""
+    """The whole message with the names of pictures; of an error that nobody foresaw, its traceback."""
     return str(getattr(error, _DETAILS, error))
+
+
+def message_of(error: ThawError) -> str:
+    """For the person who ran the command: names of pictures too, but a traceback stays in its file."""
+    return str(error) if isinstance(error, StepFailed) else details_of(error)
 
 
 def discreet(step: Callable[..., Any]) -> Callable[..., Any]:

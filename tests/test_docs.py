@@ -11,7 +11,7 @@ import pytest
 import typer.main
 import yaml
 
-from flows.cli import app
+from flows.commands import app
 from flows.parameter_page import PAGE, page
 from flows.parameters import checked, read_parameters
 from serving.artifact import read

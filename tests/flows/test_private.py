@@ -23,7 +23,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Failed
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from flows.private import FILE, StepFailed, details_kept, details_of, discreet
+from flows.private import FILE, StepFailed, details_kept, details_of, discreet, message_of
 from flows.steps import CERTIFY, PROMOTE, PUBLISH, _is_transient
 from serving.errors import BadInput, Conflict
 from tests.conftest import write_digits
@@ -83,6 +83,11 @@ def test_one_that_nobody_foresaw_is_shared_by_its_kind(step: Callable[[], None])
     assert PICTURE in details_of(error)
     assert "Traceback (most recent call last)" in details_of(error)
     assert step.__name__ in details_of(error)
+
+
+def test_the_person_gets_names_but_no_traceback() -> None:
+    assert message_of(raised(names_a_picture)) == f"found {PICTURE} broken"
+    assert message_of(raised(breaks)) == "ValueError in breaks"
 
 
 def test_only_a_database_that_does_not_answer_is_worth_a_retry() -> None:

@@ -13,7 +13,7 @@ HEAVY = {"torch", "torchvision", "timm", "prefect", "sklearn", "onnx"}
 
 MODULES = [
     "serving.service", "serving.predictor", "serving.store",
-    "flows.cli", "flows.predict", "flows.serve", "flows.show", "flows.release",
+    "flows.cli", "flows.commands", "flows.failures", "flows.predict", "flows.serve", "flows.show", "flows.release",
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,11 @@ from PIL import Image, ImageFile, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.errors import PictureError
+from serving.structure import GifFile, check_structure, without_words
+
+# Pillow's words about an odd file differ with each file: Python would print and keep them for ever. What it warns of,
+# too many pixels, is refused below. Here, since filters are the whole process's: set in threads, they would get mixed.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -27,17 +33,6 @@ MAX_SIDE = 65_535  # as in a JPEG: Pillow keeps a pointer and padding a row, 24 
 FILTER = Image.Resampling.BILINEAR  # Pillow widens it when it shrinks a picture: antialiased
 FILL = (255, 255, 255)  # behind transparency: a page is white
 PAD = (0, 0, 0)
-
-# libjpeg writes 10 scans, other encoders up to 20 or so. One costs a pass over all pixels but may be 42 bytes long,
-# Pillow joins metadata segments in quadratic time and skips padding byte by byte: without limits 10 MiB keep a core
-# busy for an hour.
-MAX_SCANS = 50
-MAX_SEGMENTS = 1000
-MAX_PADDING = 65536
-# A PNG's pixels come in chunks of 8 KiB or so, beside a dozen of text, colours and times, and three a frame of an
-# animation. Pillow reads each in Python: millions of empty ones keep a core busy for minutes.
-MAX_CHUNKS = 10_000
-SHORT_CHUNK = 256  # bytes; pixels in shorter ones count too
 
 # Kinds that are recognised only to say what to do with them: how they begin, their name, the way to a picture
 _RASTER = "convert it, e.g. `magick FILE picture.png`"
@@ -54,11 +49,7 @@ _OTHERS = (
     (rb"\Z", "an empty file", "copy it again, or remove it"),
 )
 
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")  # none of: stuffing, padding, restart
 _OBJECT = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
-_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
-# start, end and reserved markers carry no length; before the first scan libjpeg refuses a picture with any of them
-_JPEG_BARE = frozenset((0xD8, _JPEG_END, *range(0xF0, 0xFE)))
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -138,9 +129,19 @@ def inspect(data: bytes, at_least: int | None = None, formats: tuple[str, ...] =
     kind = kind_of(data)
     if kind is None or kind not in formats:
         raise PictureError(415, "unsupported_format", f"expected {', '.join(formats)}, found {_other(data)}")
-    _check_structure(kind, data)
+    check_structure(kind, data)
     try:
-        image = Image.open(io.BytesIO(data), formats=[kind])
+        return _inspected(kind, data, at_least)
+    except PictureError as error:
+        pixels = without_words(data) if kind == "PNG" and error.code == "undecodable" else data
+        if len(pixels) == len(data):
+            raise
+    return _inspected(kind, pixels, at_least)  # a broken comment is no reason to refuse good pixels, either
+
+
+def _inspected(kind: str, data: bytes, at_least: int | None) -> Decoded:
+    try:
+        image = Image.open(GifFile(data) if kind == "GIF" else io.BytesIO(data), formats=[kind])
         (width, height), mode = image.size, image.mode
         if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
             limits = f"at most {MAX_PIXELS} pixels, {MAX_SIDE} a side"
@@ -149,8 +150,10 @@ def inspect(data: bytes, at_least: int | None = None, formats: tuple[str, ...] =
             image.draft(None, (at_least, at_least))
         orientation = _orientation(image)
         image.load()
+        if kind == "PNG":
+            _scale_transparency(image, depth=data[24])
         rgb = _to_rgb(image)
-    except PictureError:
+    except (PictureError, MemoryError):  # the latter says nothing of the picture
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(413, "too_large", f"expected at most {MAX_PIXELS} pixels: {error}") from None
@@ -182,58 +185,24 @@ def read_pixels(data: bytes, preprocessing: Preprocessing, formats: tuple[str, .
     return to_pixels(decode(data, 2 * preprocessing.image_size, formats), preprocessing)
 
 
-def _check_structure(kind: str, data: bytes) -> None:
-    if kind == "JPEG":
-        _check_jpeg_structure(data)
-    elif kind == "PNG":
-        _check_png_structure(data)
-
-
-def _check_jpeg_structure(data: bytes) -> None:
-    """Refuses a JPEG with far more scans or segments than any camera or encoder writes, without decoding it."""
-    scans = segments = padding = 0
-    position = 2
-    while position < len(data):
-        match = _JPEG_MARKER.search(data, position)
-        start, end = match.span() if match else (len(data), len(data))
-        if scans == 0:
-            padding += start - position
-        marker = data[end - 1]
-        segments += 1
-        scans += marker == _JPEG_SCAN
-        if scans == 0 and marker in _JPEG_BARE:  # taken for a segment, it would hide thousands of them
-            raise PictureError(422, "undecodable", f"expected a JPEG's scan, found marker {marker:#x}: save it again")
-        if scans > MAX_SCANS or segments > MAX_SEGMENTS or padding > MAX_PADDING:
-            limits = f"at most {MAX_SCANS} scans and {MAX_SEGMENTS} segments"
-            raise PictureError(422, "undecodable", f"expected a JPEG of {limits}, found more: save it again")
-        if marker == _JPEG_END:
-            break
-        position = end + int.from_bytes(data[end : end + 2])
-
-
-def _check_png_structure(data: bytes) -> None:
-    """Refuses a PNG with far more small chunks than any encoder writes, without decoding it."""
-    position, chunks, pixels = 8, 0, False
-    while position < len(data):
-        length, name = int.from_bytes(data[position : position + 4]), data[position + 4 : position + 8]
-        if name == b"IEND" and pixels:  # before them Pillow reads on
-            break
-        pixels |= name == b"IDAT"
-        chunks += length < SHORT_CHUNK or name not in (b"IDAT", b"fdAT")
-        if chunks > MAX_CHUNKS:
-            raise PictureError(
-                422, "undecodable", f"expected a PNG of at most {MAX_CHUNKS} small chunks, found more: save it again"
-            )
-        position += 12 + length
-
-
 def _orientation(image: ImageFile.ImageFile) -> int:
     """The EXIF orientation, 1 where there is none. Broken EXIF is no reason to refuse good pixels."""
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except MemoryError:
+        raise
     except Exception:  # the EXIF reader, too, raises almost anything
         return 1
     return value if isinstance(value, int) else 1
+
+
+def _scale_transparency(image: Image.Image, depth: int) -> None:
+    """Brings a PNG's transparent colour, which has the file's bits, to the 8 that Pillow's pixels have."""
+    key = image.info.get("transparency")
+    if depth == 16 and isinstance(key, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif depth in (2, 4) and image.mode == "L" and isinstance(key, int):
+        image.info["transparency"] = key * 255 // (2**depth - 1)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -22,7 +22,7 @@ from serving.database import is_there
 from serving.errors import BadInput, ThawError
 from serving.ledger import opened
 from serving.session import Session, gpu_count
-from serving.settings import Device, find_home, load_settings
+from serving.settings import Device, cores, find_home, load_settings
 
 PACKAGES = (
     "thaw", "torch", "torchvision", "timm", "onnx", "onnxruntime-gpu", "onnxruntime", "prefect", "bentoml", "pillow",
@@ -111,7 +111,7 @@ def _training() -> Finding:
             f"the driver offers {gpu_count()} GPU, torch {torch.__version__} can use none: is it a build for its CUDA?"
         )
         return Finding("training", "broken", f"on the CPU only: {why}")
-    return Finding("training", "works", f"on the CPU, {os.cpu_count()} cores; the driver offers no GPU")
+    return Finding("training", "works", f"on the CPU, {cores()} cores; the driver offers no GPU")
 
 
 def _predictions() -> Finding:

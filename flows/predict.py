@@ -16,7 +16,7 @@ from serving.errors import BadInput, PictureError
 from serving.ledger import opened
 from serving.predictor import Predictor, load_predictor
 from serving.preprocess import FORMATS, kind_of
-from serving.settings import Device, existing_home, load_settings
+from serving.settings import Device, cores, existing_home, load_settings
 from serving.store import Store, parse_reference, resolve_name
 from tasks.data.listing import is_picture, listed
 
@@ -69,7 +69,7 @@ def predict_files(model: Model, places: Sequence[Path], looked_at: Callable[[], 
     """
     waiting: deque[tuple[Path, Future[Served]]] = deque()
     named = set(places)
-    with ThreadPoolExecutor(_cores() + IN_FLIGHT_ON_GPU * (model.predictor.device == "cuda")) as pool:
+    with ThreadPoolExecutor(cores() + IN_FLIGHT_ON_GPU * (model.predictor.device == "cuda")) as pool:
         for path in _files(places):
             if path in named or _is_picture(path):
                 waiting.append((path, _submit(pool, model, path)))
@@ -153,7 +153,3 @@ def _is_picture(path: Path) -> bool:
             return kind_of(file.read(16)) in FORMATS
     except OSError:
         return False
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1

@@ -9,7 +9,6 @@ is one picture, which is fastest there (docs/decisions/0005-batching.md).
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from serving.predictor import Answer, Predictor
 from serving.preprocess import Pixels
 from serving.session import BATCH
+from serving.settings import cores
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class _Waiting:
 
 def batcher_of(predictor: Predictor, threads: int) -> Batcher:
     """With as many batches at once as keep the device busy; `threads` are those of one session."""
-    on_cpu = max(1, (os.cpu_count() or 1) // threads)
+    on_cpu = max(1, cores() // threads)
     return Batcher(predictor.answer, IN_FLIGHT_ON_GPU if predictor.device == "cuda" else on_cpu)
 
 

@@ -19,7 +19,7 @@ from serving.live import Loaded
 from serving.metrics import Metrics
 from serving.preprocess import FORMATS, TIFF
 from serving.refusal import Refusal
-from serving.settings import Settings
+from serving.settings import Settings, cores
 
 NICENESS = 5
 
@@ -29,11 +29,11 @@ class Engine:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._metrics = metrics
-        cores = os.cpu_count() or 1
+        at_once = cores()
         # on a GPU up to two threads run the model instead of decoding
-        threads = cores + IN_FLIGHT_ON_GPU * (settings.device != "cpu")
+        threads = at_once + IN_FLIGHT_ON_GPU * (settings.device != "cpu")
         self._pool = ThreadPoolExecutor(threads, "thaw-predict", initializer=_give_way)
-        self._most = cores + settings.queue
+        self._most = at_once + settings.queue
         self._largest = settings.max_body_bytes
         self._formats = (*FORMATS, TIFF) if settings.accept_tiff else FORMATS
         self.admitted = 0
@@ -44,7 +44,7 @@ class Engine:
             raise Refusal(429, "overloaded", "too many requests are waiting: try again shortly", {"Retry-After": "1"})
 
     async def answers(self, loaded: Loaded, pictures: list[bytes]) -> list[Served | PictureError]:
-        """One result per picture, in order. Raises Refusal (429)."""
+        """One result per picture, in order. Raises Refusal (429, 503)."""
         self.check_room()
         self.admitted += len(pictures)
         try:
@@ -70,6 +70,10 @@ class Engine:
             if len(data) > self._largest:  # of a batch; a single one was not even read
                 raise PictureError(413, "too_large", f"expected at most {self._largest} bytes: send a smaller picture")
             pixels = loaded.predictor.read(data, self._formats)
+        except MemoryError:
+            wait = "too little memory is free to decode this picture: try again shortly"
+            deliver(Refusal(503, "overloaded", wait, {"Retry-After": "1"}))
+            return
         except Exception as error:  # a PictureError is an answer; anything else must reach the one who waits, too
             deliver(error)
             return

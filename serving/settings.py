@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +53,11 @@ def load_settings() -> Settings:
         wrong = error.errors()[0]
         name = "THAW_" + "_".join(str(part) for part in wrong["loc"]).upper()
         raise BadInput(f"{name}: expected {wrong['msg']}, found {str(wrong['input'])[:60]!r}: correct it") from None
+
+
+def cores() -> int:
+    """How many cores this process may use: a container's or a `taskset`'s share may be two of a hundred."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_home(start: Path | None = None) -> Path:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from os import cpu_count
 
 import numpy as np
 
 from serving.artifact import SPLIT, Artifact
 from serving.errors import BadInput
 from serving.predictor import Predictor, load_predictor
-from serving.settings import Device
+from serving.settings import Device, cores
 from tasks.data.dataset import Slice, Subset
 from tasks.data.source import SPLITS, Source, find_pictures
 from tasks.data.spec import DataSpec
@@ -78,7 +77,7 @@ def _parts(artifact: Artifact, data: DataSpec) -> dict[str, Subset]:
     """The pictures of the artifact's split table, wherever they lie now; others under the root are ignored."""
     table = read_table(artifact.path / SPLIT)
     sources = find_pictures(data)
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         digests = list(pool.map(_digest, sources))
     missing = len(set(table) - set(digests))
     if missing:

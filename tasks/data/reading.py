@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from serving.errors import PictureError
 from serving.preprocess import Preprocessing, inspect, to_pixels
+from serving.settings import cores
 from tasks.data.facts import Fact, measure
 from tasks.data.pixel_file import PixelFile
 from tasks.data.source import Source
@@ -54,7 +55,7 @@ def read_all(path: Path, sources: Sequence[Source], preprocessing: Preprocessing
 
 def in_threads(work: Callable[[int], T], count: int) -> Iterator[T]:
     """`work(0)` ... `work(count - 1)`, in order, a bounded number of them ahead of the caller."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = cores()
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[list[T]]] = deque()
         for start in range(0, count, _TOGETHER):

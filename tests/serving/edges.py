@@ -24,6 +24,7 @@ from serving.http import Edge
 from serving.ledger import opened
 from serving.live import Live
 from serving.predictor import Answer, Predictor
+from serving.preprocess import FORMATS, Pixels
 from serving.settings import Settings
 from serving.store import Store
 
@@ -183,11 +184,18 @@ class Defective(Predictor):
         raise RuntimeError("a secret path /home/ann")
 
 
-def broken_by(live: Live) -> Live:
+class Starved(Predictor):
+    """A real predictor where no memory is left to decode."""
+
+    def read(self, data: bytes, formats: tuple[str, ...] = FORMATS) -> Pixels:
+        raise MemoryError
+
+
+def broken_by(live: Live, kind: type[Predictor] = Defective) -> Live:
     loaded = live.current
     assert loaded is not None
     contents = loaded.artifact.contents
-    defective = Defective(loaded.artifact.model, contents.classes, contents.preprocessing, contents.rule, "cpu")
+    defective = kind(loaded.artifact.model, contents.classes, contents.preprocessing, contents.rule, "cpu")
     broken = Live(Path("unused"))
     broken.current = replace(loaded, predictor=defective, batcher=batcher_of(defective, 1))
     return broken

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from starlette.testclient import TestClient
 from serving.bodies import BATCH_TIMES, MAX_PICTURES
 from serving.http import Edge
 from serving.live import Live
-from serving.settings import Settings
+from serving.settings import Settings, cores
 from tests.serving.edges import (
     BLUE,
     FORM,
@@ -259,7 +258,7 @@ def test_a_batch_fills_the_queue_and_leaves_it(tiny: Live) -> None:
     slow, go = held_by(tiny)
     edge = Edge(slow, Settings(queue=1))
     body = multipart(*[part(png(RED), name="images")] * MAX_PICTURES)
-    assert (os.cpu_count() or 1) + 1 < MAX_PICTURES
+    assert cores() + 1 < MAX_PICTURES
 
     async def scenario() -> tuple[Reply, Reply, Reply, Reply]:
         app = edge.app()

@@ -306,14 +306,14 @@ def test_a_flood_is_answered_to_the_last_and_leaves_the_model_idle(in_flight: in
 @pytest.mark.parametrize(
     ("device", "cores", "threads", "expected"),
     [
-        ("cpu", 8, 1, 8), ("cpu", 8, 3, 2), ("cpu", 8, 8, 1), ("cpu", 2, 16, 1), ("cpu", 1, 1, 1), ("cpu", None, 1, 1),
+        ("cpu", 8, 1, 8), ("cpu", 8, 3, 2), ("cpu", 8, 8, 1), ("cpu", 2, 16, 1), ("cpu", 1, 1, 1),
         ("cuda", 8, 1, IN_FLIGHT_ON_GPU), ("cuda", 1, 4, IN_FLIGHT_ON_GPU),
     ],
 )  # fmt: skip
 def test_as_many_batches_at_once_as_the_device_has_use_for(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, device: str, cores: int | None, threads: int, expected: int
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, device: str, cores: int, threads: int, expected: int
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr(predictor, "device", device)
     held_model = Model()
     monkeypatch.setattr(predictor, "answer", held_model.infer)

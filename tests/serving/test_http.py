@@ -12,6 +12,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -31,7 +33,7 @@ from serving.http import Edge
 from serving.ledger import opened
 from serving.live import Live
 from serving.preprocess import read_pixels
-from serving.settings import Settings
+from serving.settings import Settings, cores
 from serving.store import Store
 from tests.conftest import Pipeline
 from tests.serving.conftest import model_store_at
@@ -40,6 +42,7 @@ from tests.serving.edges import (
     FORM,
     RED,
     Reply,
+    Starved,
     app_of,
     batch_of,
     broken_by,
@@ -56,6 +59,8 @@ from tests.serving.edges import (
 )
 from tests.serving.pictures import needs_pictures, pictures
 from tests.serving.world import World
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -467,7 +472,7 @@ def test_slow_clients_keep_nobody_waiting(live: Live, picture: bytes) -> None:
 def test_beyond_the_queue_it_is_429_at_once_and_the_others_are_answered(live: Live, picture: bytes) -> None:
     slow, go = held_by(live)
     edge = Edge(slow, Settings(queue=2))
-    room = (os.cpu_count() or 1) + 2
+    room = cores() + 2
 
     async def scenario() -> tuple[list[Reply], list[Reply], Reply]:
         app = edge.app()
@@ -491,7 +496,7 @@ def test_refused_pictures_give_their_place_back(live: Live, picture: bytes) -> N
 
     async def scenario() -> list[int]:
         app = edge.app()
-        refused = [(await call(app, chunks(b"no picture"))).status for _ in range((os.cpu_count() or 1) + 1 + 5)]
+        refused = [(await call(app, chunks(b"no picture"))).status for _ in range(cores() + 1 + 5)]
         return [*refused, (await call(app, chunks(picture))).status]
 
     statuses = asyncio.run(scenario())
@@ -507,6 +512,31 @@ def test_a_defect_of_ours_is_500_and_tells_nothing(live: Live, picture: bytes) -
     response = client_of(broken_by(live)).post("/v1/predict", content=picture)
     assert error_of(response) == (500, "internal")
     assert "ann" not in response.text
+
+
+def test_without_memory_for_a_picture_it_is_503_not_the_pictures_fault(tiny: Live) -> None:
+    client = client_of(broken_by(tiny, Starved))
+    for path, body in (("/v1/predict", {"content": png(RED)}), ("/v1/predict/batch", {"files": batch_of(png(RED))})):
+        response = client.post(path, **body)
+        assert error_of(response) == (503, "overloaded")
+        assert int(response.headers["retry-after"]) >= 1
+
+
+ONE_CORE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from serving.engine import Engine
+from serving.metrics import Metrics
+import serving.settings
+engine = Engine(serving.settings.Settings(queue=1, device="cpu"), Metrics())
+print(engine._pool._max_workers, engine._most)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be kept from cores here")
+def test_slots_are_of_the_cores_this_process_may_use() -> None:
+    done = subprocess.run([sys.executable, "-c", ONE_CORE], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "2"], done.stderr
 
 
 def test_why_the_champion_did_not_load_is_told_behind_the_token_only(world: World) -> None:

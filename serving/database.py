@@ -31,14 +31,18 @@ def file_identity(place: Path | str) -> tuple[int, int] | None:
 
     None of PostgreSQL, and while there is no file.
     """
-    url = _place_url(place)
-    if url.get_backend_name() != "sqlite" or not url.database:
-        return None
+    file = file_of(place)
     try:
-        status = Path(url.database).stat()
+        status = file.stat() if file else None
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return (status.st_dev, status.st_ino) if status else None
+
+
+def file_of(place: Path | str) -> Path | None:
+    """A SQLite ledger's file, whether or not it is there; None of PostgreSQL."""
+    url = _place_url(place)
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
 def _place_url(place: Path | str) -> sa.URL:

@@ -149,17 +149,26 @@ class Live:
         self.swaps += 1
 
     def _opened(self) -> Ledger | None:
-        """The ledger; anew if another file was put in its place, as a restored backup is. None if there is none."""
+        """The ledger; anew if another file was put in its place, as a restored backup is. None if there is none yet.
+
+        Raises BadInput: it is gone, while something is served.
+        """
         file = database.file_identity(self._ledger_place)
         if self._ledger is not None and file != self._file:
-            logger.warning("the ledger's file was replaced: following the new one")
+            if file is not None:
+                logger.warning("the ledger's file was replaced: following the new one")
             self._ledger.close()
             self._ledger = self._reported = self._failed = None
         if self._ledger is None:
             try:
                 self._ledger = Ledger(self._ledger_place, create=False)
             except BadInput:
-                return None
+                if self.current is None:
+                    return None
+                raise BadInput(
+                    f"expected the ledger at {database.file_of(self._ledger_place)}, found none: going on with version "
+                    f"{self.current.version}; bring it back, or restore a backup"
+                ) from None
             self._file = file
         return self._ledger
 

@@ -15,6 +15,7 @@ from serving import servers
 from serving.database import FILE
 from serving.ledger import Ledger, opened
 from serving.live import RETRY_SECONDS, Live
+from tests.serving.edges import client_of
 from tests.serving.world import GREY, World, answering, wait_for
 
 # --- the first champion -------------------------------------------------------------------------------
@@ -220,6 +221,28 @@ def test_a_ledger_that_is_no_database_is_told_and_the_error_goes_with_its_cause(
     (other / FILE).unlink()
     live.refresh()
     assert live.last_error is None
+    live.stop()
+
+
+def test_a_ledger_that_is_gone_is_told_until_it_is_back(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.promote(world.publish())
+    live = world.live()
+    live.refresh()
+    world.ledger.close()
+    away = world.home.rename(tmp_path / "away")
+    for _ in range(2):
+        live.refresh()
+        live.report()
+        assert live.last_error is not None
+        assert f"expected the ledger at {world.home / FILE}, found none: going on with version 1" in live.last_error
+        assert client_of(live).get("/v1/model").json()["last_swap"]["error"] == live.last_error
+    assert not world.home.exists(), "a server creates no home"
+    assert "replaced" not in caplog.text
+    away.rename(world.home)
+    live.refresh()
+    assert (answering(live), live.last_error) == (1, None)
     live.stop()
 
 

@@ -2,7 +2,8 @@
 
 Every value that steps hand over is such a directory: written under a temporary name beside its place,
 flushed to disk, listed in a manifest with the sha256 of each file, then renamed. What a kill leaves is
-a `.tmp-*` directory that nobody reads and the next writer of that place removes.
+a `.tmp-*` directory that nobody reads and the next writer of that place removes: one on the same machine
+at once, as it sees that the process is gone; one elsewhere, or after a restart, when it is a week old.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +26,7 @@ from serving.errors import ArtifactError
 MANIFEST = "manifest.json"
 SCHEMA = 1
 _TEMPORARY = ".tmp-"
+_OLD_SECONDS = 7 * 86400.0  # far more than any writer takes between two files
 _writing: set[str] = set()  # names of the temporary directories that threads of this process are filling
 
 
@@ -68,7 +72,7 @@ def sealing(place: Path, about: Mapping[str, Any], manifest: str = MANIFEST) -> 
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(place)
-    temporary = place.with_name(f"{_TEMPORARY}{place.name}-{uuid.uuid4().hex[:8]}-{os.getpid()}")
+    temporary = place.with_name(f"{_TEMPORARY}{place.name}-{uuid.uuid4().hex[:8]}-{_machine()}-{os.getpid()}")
     _writing.add(temporary.name)
     temporary.mkdir()
     try:
@@ -150,9 +154,31 @@ def _rename_unless_there(temporary: Path, place: Path) -> None:
 def _remove_leftovers(place: Path) -> None:
     """Removes temporary copies of `place` whose writer is gone."""
     for leftover in place.parent.glob(f"{_TEMPORARY}{glob.escape(place.name)}-*"):
-        pid = leftover.name.rpartition("-")[2]
-        if leftover.name not in _writing and pid.isdigit() and not _alive(int(pid)):
+        *_, machine, pid = leftover.name.split("-")
+        if leftover.name in _writing or not pid.isdigit():
+            continue
+        if not _alive(int(pid)) if machine == _machine() else _is_old(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _machine() -> str:
+    """Where a process's number means that process: this start of this machine and, of containers, this one; 8 digits.
+
+    Several may share a home, and each would take the others' work for what a kill left.
+    """
+    try:
+        start = Path("/proc/sys/kernel/random/boot_id").read_text()
+        return digest_of([start, str(Path("/proc/self/ns/pid").readlink())])[:8]
+    except OSError:  # not Linux
+        return digest_of(platform.node())[:8]
+
+
+def _is_old(directory: Path) -> bool:
+    try:
+        newest = max(path.lstat().st_mtime for path in (directory, *directory.rglob("*")))
+    except OSError:  # its writer is at work, or was faster
+        return False
+    return newest < time.time() - _OLD_SECONDS
 
 
 def _alive(pid: int) -> bool:

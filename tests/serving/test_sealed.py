@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -108,17 +109,50 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> Non
 
 def test_leftovers_of_the_same_process_number_are_removed(tmp_path: Path) -> None:
     """In a container every run has the same number, so our own number does not mean our own work."""
-    leftover = tmp_path / f".tmp-place-0-{os.getpid()}"
+    leftover = tmp_path / f".tmp-place-0-{sealed._machine()}-{os.getpid()}"
     leftover.mkdir()
     seal(tmp_path / "place")
     assert not leftover.exists()
 
 
 def test_work_of_a_living_process_stays(tmp_path: Path) -> None:
-    other = tmp_path / f".tmp-place-0-{os.getppid()}"
+    other = tmp_path / f".tmp-place-0-{sealed._machine()}-{os.getppid()}"
     other.mkdir()
     seal(tmp_path / "place")
     assert other.exists()
+
+
+def test_work_on_another_machine_stays_until_it_is_old(tmp_path: Path) -> None:
+    """Its process has a number that means nothing here; what no writer has touched for a week is nobody's."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    other = tmp_path / f".tmp-place-0-00000000-{dead.pid}"
+    (other / "deep").mkdir(parents=True)
+    seal(tmp_path / "place")
+    assert other.exists()
+    week_ago = time.time() - 8 * 86400
+    for path in (other, other / "deep"):
+        os.utime(path, (week_ago, week_ago))
+    (other / "deep" / "new").write_text("")
+    seal(tmp_path / "place")
+    assert other.exists(), "something in it is new"
+    for path in (other / "deep" / "new", other / "deep"):
+        os.utime(path, (week_ago, week_ago))
+    seal(tmp_path / "place")
+    assert not other.exists()
+
+
+def test_a_writer_in_a_container_leaves_the_work_of_others_alone(tmp_path: Path) -> None:
+    """It sees none of their processes."""
+    contained = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*contained, "true"], capture_output=True).returncode:
+        pytest.skip("no containers here")
+    code = "import sys; from pathlib import Path; from tests.serving.test_sealed import seal; seal(Path(sys.argv[1]))"
+    with sealing(tmp_path / "place", {}) as directory:
+        (directory / "a.txt").write_text("ours")
+        subprocess.run([*contained, sys.executable, "-c", code, str(tmp_path / "place")], cwd=ROOT, check=True)
+        assert (directory / "a.txt").exists()
+    verify(tmp_path / "place")
 
 
 def test_a_directory_with_a_longer_name_written_meanwhile_is_left_alone(tmp_path: Path) -> None:

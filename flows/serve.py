@@ -27,14 +27,16 @@ def run_server(name: str | None, host: str, port: int, device: Device | None, in
     """
     settings = load_settings()
     name, device = name or settings.name, device or settings.device
-    if not is_loopback(host) and settings.api_token is None and not insecure:
+    insecure |= settings.insecure or is_loopback(host)
+    if settings.api_token is None and not insecure:
         raise BadInput(f"expected THAW_API_TOKEN for the address {host}, found none: set it, or say --insecure")
     if device == "cuda" and gpu_count() == 0:
         raise DeviceError("expected a GPU for device=cuda, the CUDA driver offers none here: use --device cpu or auto")
     home = find_home()
     name = _known(settings.ledger or home, name)
     check_port(host, port, "--port")
-    os.environ |= {"THAW_HOME": str(home), "THAW_DEVICE": device, **({"THAW_NAME": name} if name else {})}
+    os.environ |= {"THAW_HOME": str(home), "THAW_DEVICE": device, "THAW_INSECURE": str(insecure)}
+    os.environ |= {"THAW_NAME": name} if name else {}
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Thaw", "--host", host, "--port", str(port)]
     if as_json:
         print(json.dumps({"name": name, "url": f"http://{host}:{port}", "pid": os.getpid()}), flush=True)

@@ -21,17 +21,17 @@ from _bentoml_sdk.service import Service
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import heads
-from serving.errors import DeviceError
+from serving.errors import BadInput, DeviceError
 from serving.http import Edge
 from serving.live import Live
 from serving.session import gpu_count
-from serving.settings import Settings, find_home
+from serving.settings import find_home, load_settings
 
 LOOK_SECONDS = 1.0
 THREADS = 1  # of a session: several run at once, each as fast as a core, and none takes the decoder's
 
 heads.install()
-settings = Settings()
+settings = load_settings()
 threads = settings.threads or THREADS
 live = Live(find_home(), settings.ledger, settings.name, settings.device, threads, settings.poll_seconds)
 edge = Edge(live, settings)
@@ -65,9 +65,17 @@ class Hosted(Service[Any]):
 class Thaw:
     """Answers with the ledger's champion; see `serving/http.py` for the routes."""
 
-    def __init__(self) -> None:
+    @bentoml.on_deployment
+    @staticmethod
+    def check() -> None:
+        """In the supervisor, which ends with it: a worker that fails is started again and again."""
+        if settings.api_token is None and not settings.insecure:  # BentoML's address is all, unless it is told another
+            wanted = "THAW_API_TOKEN, found none: set it, or THAW_INSECURE=1 where nobody else reaches this server"
+            raise BadInput(f"expected {wanted}")
         if settings.device == "cuda" and gpu_count() == 0:
             raise DeviceError("expected a GPU for device=cuda, the CUDA driver offers none here: use cpu or auto")
+
+    def __init__(self) -> None:
         _log_to_stderr()
         _drain_before_the_end()
         _end_with_the_supervisor()

@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     name: str | None = Field(None, description="model the service answers with; may be left out if there is one")
     device: Device = Field("auto", description="auto, cuda or cpu; cuda without a usable GPU is an error")
     api_token: SecretStr | None = Field(None, description="bearer token every request must carry")
+    insecure: bool = Field(
+        False, description="let the service answer without a token; `thaw serve` does so on loopback, or on --insecure"
+    )
     threads: int | None = Field(
         None, ge=1, description="intra-op threads of a session; default: all cores, in the server one (it runs several)"
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from benchmarks.served import Server, served
+from benchmarks.served import ROOT, Server, served
 from serving import artifact as artifacts
 from serving.heads import MAX_BYTES
 from serving.ledger import opened
@@ -159,6 +162,36 @@ def ends_when_told(place: Place) -> None:
     assert psutil.wait_procs(workers, timeout=10)[1] == [], "no worker outlives it"
     assert "Traceback" not in server.said()
     assert SENT.decode() not in server.said(), "what clients send is not logged"
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({}, "expected THAW_API_TOKEN, found none"),
+        ({"THAW_API_TOKEN": ""}, "expected THAW_API_TOKEN, found none"),
+        ({"THAW_QUEUE": "abc", "THAW_API_TOKEN": "secret"}, "THAW_QUEUE: expected Input should be a valid integer"),
+    ],
+    ids=["no token", "an empty token", "a setting that is wrong"],
+)
+def test_as_a_container_starts_it_it_wants_a_token_and_right_settings(
+    tmp_path: Path, environment: dict[str, str], told: str
+) -> None:
+    """BentoML binds to all addresses; it ends with an error, instead of starting its worker again and again."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("THAW_")}
+    places = {"THAW_HOME": str(tmp_path / "home"), "BENTOML_HOME": str(tmp_path / "bentoml"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Thaw", "--host", "127.0.0.1", "--port", "0"]
+    done = subprocess.run(command, env=inherited | places | environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert told in done.stderr
+
+
+def test_thaw_serve_wants_a_token_for_an_address_that_others_reach(tmp_path: Path) -> None:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("THAW_")}
+    command = [sys.executable, "-m", "flows.cli", "serve", "--host", "0.0.0.0", "--port", "0"]
+    environment = inherited | {"THAW_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "THAW_API_TOKEN" in done.stderr and "--insecure" in done.stderr
 
 
 def test_a_worker_ends_with_its_supervisor(tmp_path: Path) -> None:

@@ -29,16 +29,16 @@ def advise(
 ) -> str | None:
     """What to do, or None where there is nothing to do or doubt. `validation` is as served."""
     if measured is None or check.value is None:
-        return f"not measured: no {check.split} pictures of {_whom(check)} to tell"
+        return _unmeasured(check, classes)
     if check.verdict == "REJECTED":
         return _mend(check, validation, classes)
     near = near_end(check, measured.interval)
     if check.verdict == "INCONCLUSIVE":
-        more = _more(check, measured, confidence)
+        more = _more(check, measured, confidence, classes)
         other = _other_threshold(check, validation, classes)
         return f"{more}; or {other}" if other else more
     if check.evidence == "point" and not math.isnan(near) and not holds(check, near):
-        return f"the value passes, its interval does not: {_more(check, measured, confidence)}"
+        return f"the value passes, its interval does not: {_more(check, measured, confidence, classes)}"
     return None
 
 
@@ -67,7 +67,22 @@ def units_to_decide(value: float, threshold: float, n: int, confidence: float, u
     return max(0, most - n)
 
 
-def _more(check: Check, measured: Measurement, confidence: float) -> str:
+def _unmeasured(check: Check, classes: tuple[str, ...]) -> str:
+    """What was missing: pictures of a class, decisions for it, or the class itself."""
+    named = f"{check.scope!r}"
+    if check.metric == "recall_vs_champion" and check.scope not in (*classes, "overall"):
+        return (
+            f"class {named} removed since the champion, which answers it: give its pictures back, or if it is meant to "
+            'go, promote by hand: thaw promote NAME:VERSION --override "reason"'
+        )
+    if check.metric == "precision_vs_champion":
+        return f"not measured: this model or the champion decided no {check.split} pictures to be {named}"
+    if check.metric == "precision":
+        return f"not measured: no {check.split} pictures decided to be {named}"
+    return f"not measured: no {check.split} pictures of {_whom(check)} to tell"
+
+
+def _more(check: Check, measured: Measurement, confidence: float, classes: tuple[str, ...]) -> str:
     """How many more pictures would decide, at the same value."""
     upper = check.operator == "<="
     if measured.proportion:
@@ -80,7 +95,7 @@ def _more(check: Check, measured: Measurement, confidence: float) -> str:
         more = None if not distance else max(1, math.ceil(measured.n * ((width / distance) ** 2 - 1)))
     if more is None:
         return f"the value stands on the threshold: no number of {check.split} {measured.unit} would decide"
-    return f"about {more} more {check.split} {measured.unit} of {_whom(check)} would decide, at the same value"
+    return f"about {more} more {check.split} {measured.unit} {_counted(check, classes)} would decide, at the same value"
 
 
 def _mend(check: Check, validation: Sample, classes: tuple[str, ...]) -> str:
@@ -131,6 +146,18 @@ def _at_argmax(check: Check, validation: Sample, classes: tuple[str, ...]) -> st
     return (
         f"on validation the watched class's threshold costs it ({likeliest:.2f} at argmax): want less in decision.watch"
     )
+
+
+def _counted(check: Check, classes: tuple[str, ...]) -> str:
+    """What n counts: a recall's pictures are of the class, a precision's decided to be it, any other metric's all."""
+    if check.metric in ("precision", "precision_vs_champion"):
+        return f"decided to be {check.scope!r}"
+    if check.metric in ("recall", "recall_vs_champion"):
+        return f"of {_whom(check)}"
+    if check.scope in classes:
+        return "of any class"
+    label = next((c for c in sorted(classes, key=len, reverse=True) if check.scope.startswith(f"{c} in ")), None)
+    return f"of {_whom(check)}" if label is None else f"of {check.scope.removeprefix(f'{label} in ')!r}"
 
 
 def _whom(check: Check) -> str:

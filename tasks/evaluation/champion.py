@@ -5,6 +5,7 @@ Non-inferiority of paired proportions: the difference (challenger minus champion
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,30 +62,73 @@ def score(
 
 
 def compare(evidence: Evidence, decision: DecisionSpec, gate: GateSpec) -> Comparison:
-    """Paired differences of the watched class's recall (else macro recall) and of accuracy."""
+    """Paired differences: of each watched class, in what it is watched for, and of accuracy.
+
+    Macro recall as well where no class is watched for recall. A class that only the champion knows is a line that
+    nothing can measure: a folder that was not there today must not put a model live that cannot answer it.
+    """
     pairs, test = evidence.champion, evidence.test
     if pairs is None:
         return Comparison((), None, ("no champion yet: this version is compared with nothing",))
     truth = np.where(pairs.comparable, test.truth, -1)
-    ours, theirs = test.decided == truth, pairs.decided == truth
-    shared = [i for i, label in enumerate(evidence.classes) if label in pairs.classes]
-    watched = [evidence.classes.index(w.label) for w in decision.watch if w.label in pairs.classes][:1]
+    gained = (test.decided == truth).astype(np.float64) - (pairs.decided == truth)
+    whole = np.flatnonzero(pairs.comparable)
     groups = intervals.group_numbers(test.units) if evidence.grouped else None
-    strata = [np.flatnonzero(truth == index) for index in (watched or shared)]
-    whole = [np.flatnonzero(pairs.comparable)]
-    gained = ours.astype(np.float64) - theirs
-    scope = evidence.classes[watched[0]] if watched else "overall"
+
+    def recall(labels: Iterable[str]) -> Measurement | None:
+        strata = [np.flatnonzero(truth == evidence.classes.index(label)) for label in labels]
+        return paired_difference(gained, strata, groups, gate.confidence)
+
+    def precision(label: str) -> Measurement | None:
+        decisions = truth[whole], test.decided[whole], pairs.decided[whole]
+        part = None if groups is None else groups[whole]
+        return paired_precision(*decisions, evidence.classes.index(label), part, gate.confidence)
+
+    known = [watch for watch in decision.watch if watch.label in pairs.classes]
+    found = [
+        ("recall", label, recall([label])) if wanted else ("precision", label, precision(label))
+        for label, wanted in ((watch.label, watch.recall) for watch in known)
+    ]
+    if not any(watch.recall for watch in known):
+        found.append(("recall", "overall", recall(label for label in evidence.classes if label in pairs.classes)))
+    found += [("recall", label, None) for label in pairs.classes if label not in evidence.classes]
+    accuracy = _line("accuracy_vs_champion", "overall", gate.champion_accuracy_margin, ACCURACY_MARGIN)
     lines = (
-        (
-            _line("recall_vs_champion", scope, gate.champion_recall_margin, RECALL_MARGIN),
-            paired_difference(gained, strata, groups, gate.confidence),
+        *(
+            (_line(f"{metric}_vs_champion", scope, gate.champion_recall_margin, RECALL_MARGIN), measured)
+            for metric, scope, measured in found
         ),
-        (
-            _line("accuracy_vs_champion", "overall", gate.champion_accuracy_margin, ACCURACY_MARGIN),
-            paired_difference(gained, whole, groups, gate.confidence),
-        ),
+        (accuracy, paired_difference(gained, [whole], groups, gate.confidence)),
     )
-    return Comparison(lines, mcnemar(gained[whole[0]]), _notes(pairs, evidence.classes, test.truth))
+    return Comparison(lines, mcnemar(gained[whole], evidence.grouped), _notes(pairs, evidence.classes, test.truth))
+
+
+def paired_precision(
+    truth: Ints, ours: Ints, theirs: Ints, label: int, groups: Ints | None, confidence: float
+) -> Measurement | None:
+    """Precision of `label`, ours minus theirs, on the same pictures [N]; n: those that either decides to be it.
+
+    The two have no denominator in common, so no score interval: pictures (or groups) are drawn again, both models'
+    decisions together, and the interval is never narrower than Tango's without a difference on as many as the scarcer
+    one decided. None where either decides none.
+    """
+    right, decided = truth == label, np.stack([ours == label, theirs == label])
+
+    def difference(rows: Ints) -> float:
+        counts, hits = decided[:, rows].sum(axis=1), decided[:, rows[right[rows]]].sum(axis=1)
+        return float(np.subtract(*(hits / counts))) if counts.all() else float("nan")
+
+    def units(rows: npt.NDArray[np.bool_]) -> int:
+        return int(rows.sum()) if groups is None else len(np.unique(groups[rows]))
+
+    value = difference(np.arange(len(truth)))
+    if np.isnan(value):
+        return None
+    numbers = None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    (drawn,) = intervals.bootstrap_rows(truth, numbers, difference, confidence)
+    low, high = intervals.tango(0, 0, min(units(decided[0]), units(decided[1])), confidence)
+    ends = intervals.widest(drawn, (value + low, value + high))
+    return Measurement(value, ends, units(decided[0] | decided[1]), unit="pictures" if groups is None else "groups")
 
 
 def paired_difference(gained: Floats, strata: list[Ints], groups: Ints | None, confidence: float) -> Measurement | None:
@@ -114,11 +158,14 @@ def paired_difference(gained: Floats, strata: list[Ints], groups: Ints | None, c
     return Measurement(value, intervals.widest(drawn, together), count, unit="groups")
 
 
-def mcnemar(gained: Floats) -> dict[str, Any]:
-    """Exact McNemar test on the pictures that exactly one of the two gets right (two-sided binomial)."""
+def mcnemar(gained: Floats, grouped: bool) -> dict[str, Any]:
+    """Exact McNemar test on the pictures that exactly one of the two gets right (two-sided binomial).
+
+    With groups `p` is None: it would take a group's pictures, right or wrong together, for independent ones.
+    """
     ours, theirs = int((gained > 0).sum()), int((gained < 0).sum())
     p = float(stats.binomtest(ours, ours + theirs).pvalue) if ours + theirs else 1.0
-    return {"only_this_right": ours, "only_champion_right": theirs, "p": p, "n": len(gained)}
+    return {"only_this_right": ours, "only_champion_right": theirs, "p": None if grouped else p, "n": len(gained)}
 
 
 def _line(metric: str, scope: str, margin: float | None, default: float) -> Line:

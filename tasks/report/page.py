@@ -111,7 +111,10 @@ def _champion(evaluation: Body) -> list[Part]:
         ("pictures compared", pairs["n"]),
         ("only this model is right", pairs["only_this_right"]),
         ("only the champion is right", pairs["only_champion_right"]),
-        ("p, exact McNemar test", number(pairs["p"])),
+        (
+            "p, exact McNemar test",
+            "not computed: pictures of a group are not independent" if pairs["p"] is None else number(pairs["p"]),
+        ),
     )
     return [*parts, Table("The same test pictures, both models", ("", "figure"), rows)]
 

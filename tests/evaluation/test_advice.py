@@ -125,7 +125,7 @@ def test_a_doubtful_proportion_says_how_many_pictures_would_decide() -> None:
     ],
 )
 def test_other_intervals_shrink_with_the_root_of_n(line: Line, measured: Measurement, more: str) -> None:
-    whom = "any class" if line.scope == "overall" else "'bad'"
+    whom = "'bad'" if line.metric == "recall" else "any class"
     assert advice(line, measured) == f"about {more} of {whom} would decide, at the same value"
 
 
@@ -177,6 +177,26 @@ def test_a_pass_by_value_alone_says_what_its_interval_does_not() -> None:
         "the value passes, its interval does not: about 30 more test pictures of any class would decide, at the same "
         "value"
     )
+
+
+def test_a_precision_is_told_by_pictures_decided_so() -> None:
+    """More of the class need not be decided to be it, and 30 pictures of one never decided are not none."""
+    line = Line("precision", "test", "bad", ">=", 0.85)
+    more = units_to_decide(30 / 34, 0.85, 34, 0.95)
+    assert advice(line, share(30, 34)) == (
+        f"about {more} more test pictures decided to be 'bad' would decide, at the same value"
+    )
+    assert advice(line, Measurement(NAN, (NAN, NAN), 0)) == "not measured: no test pictures decided to be 'bad'"
+
+
+def test_a_figure_of_all_pictures_is_told_by_all_of_them() -> None:
+    """n of an F1 counts every picture, or every one of the slice."""
+    doubtful = Measurement(0.8125, (0.6875, 0.9), 50)
+    for scope, whom in (("bad", "any class"), ("bad in site=north", "'site=north'"), ("site=north", "'site=north'")):
+        metric = "f1" if scope.startswith("bad") else "macro_f1"
+        assert advice(Line(metric, "test", scope, ">=", 0.75), doubtful) == (
+            f"about 150 more test pictures of {whom} would decide, at the same value"
+        )
 
 
 # --- shortfalls
@@ -285,7 +305,7 @@ def test_a_doubtful_recall_may_be_decided_by_pictures_or_by_another_threshold() 
     assert second.endswith("(decision.watch)")
     f1 = Line("f1", "test", "bad", ">=", 0.75)
     assert advice(f1, Measurement(0.8125, (0.6875, 0.9), 50), graded()) == (
-        "about 150 more test pictures of 'bad' would decide, at the same value"
+        "about 150 more test pictures of any class would decide, at the same value"
     ), "an F1 names no threshold"
 
 

@@ -162,7 +162,7 @@ def test_the_paired_interval_covers_in_a_simulation() -> None:
 @pytest.mark.parametrize(("ours", "theirs"), [(0, 0), (5, 0), (0, 3), (7, 2), (4, 4), (30, 14), (1, 0)])
 def test_mcnemar_is_the_exact_binomial_test(ours: int, theirs: int) -> None:
     """By the formula: twice the smaller tail of Binomial(ours + theirs, 1/2), at most 1."""
-    found = mcnemar(gained(ours, theirs, 100))
+    found = mcnemar(gained(ours, theirs, 100), grouped=False)
     both = ours + theirs
     tail = sum(math.comb(both, k) for k in range(min(ours, theirs) + 1)) / 2**both
     assert found == {
@@ -171,6 +171,7 @@ def test_mcnemar_is_the_exact_binomial_test(ours: int, theirs: int) -> None:
         "p": pytest.approx(min(1.0, 2 * tail)),
         "n": 100,
     }
+    assert mcnemar(gained(ours, theirs, 100), grouped=True) == found | {"p": None}, "it takes them for independent"
 
 
 # --- lines and evidence
@@ -249,6 +250,9 @@ def test_with_groups_the_comparison_counts_groups() -> None:
     assert recall is not None
     assert accuracy is not None
     assert (recall.n, accuracy.n, accuracy.unit) == (10, 20, "groups")
+    assert compared(shown, WATCH).mcnemar == {
+        "only_this_right": 0, "only_champion_right": 20, "p": None, "n": 200,
+    }  # fmt: skip
 
 
 # --- classes that changed, pictures that were seen
@@ -282,10 +286,11 @@ def test_a_class_removed_since_is_noted_and_counts_as_the_champion_s_mistake() -
     test = sample([0] * 10 + [1] * 10)
     champion = champion_of(test, [0] * 10 + [1] * 6 + [-1] * 4, ("good", "bad", "old"))
     comparison = compared(evidence(test, champion=champion))
-    recall, accuracy = measurements(comparison)
+    recall, removed, accuracy = measurements(comparison)
     assert recall is not None
     assert accuracy is not None
     assert (recall.value, accuracy.value) == (pytest.approx(0.2), pytest.approx(0.2))
+    assert removed is None
     assert comparison.notes == (
         "classes changed since the champion (added [], removed ['old']): compared on what both know",
     )
@@ -301,12 +306,19 @@ def test_a_watched_class_that_the_champion_does_not_know_gives_way_to_the_mean()
     assert (recall.value, recall.n) == (pytest.approx(-0.2), 10)
 
 
-def test_the_first_watched_class_is_the_one_compared() -> None:
-    both = DecisionSpec(watch=(WatchSpec(label="c", recall=0.9), WatchSpec(label="a", recall=0.9)))
-    (line, recall), _ = compared(of_three(THREE), both).lines
-    assert line.scope == "c"
-    assert recall is not None
-    assert (recall.value, recall.n) == (0, 5)
+def test_a_class_removed_since_is_inconclusive_until_somebody_promotes_by_hand() -> None:
+    """A folder that was not there today: all the rest is as good, and nothing can answer `old` any more."""
+    test = sample([0] * 10 + [1] * 10)
+    shown = evidence(test, champion=champion_of(test, test.truth.tolist(), ("good", "old", "bad")))
+    for decision in (DecisionSpec(), WATCH):
+        judged = judge_all(shown, decision, GateSpec(), "fp32")
+        assert judged.verdict == "INCONCLUSIVE"
+        (check,) = (check for check in judged.checks if check.verdict != "PASSED")
+        assert (check.metric, check.scope, check.value) == ("recall_vs_champion", "old", None)
+        assert check.advice == (
+            "class 'old' removed since the champion, which answers it: give its pictures back, or if it is meant to "
+            'go, promote by hand: thaw promote NAME:VERSION --override "reason"'
+        )
 
 
 def test_pictures_that_the_champion_has_seen_are_left_out_and_counted() -> None:
@@ -350,7 +362,7 @@ def test_no_class_in_common_is_inconclusive() -> None:
     test = sample([0] * 5 + [1] * 5)
     champion = champion_of(test, [-1] * 10, ("old", "older"), [False] * 10)
     comparison = compared(evidence(test, champion=champion))
-    assert verdicts(comparison) == ["INCONCLUSIVE", "INCONCLUSIVE"]
+    assert verdicts(comparison) == ["INCONCLUSIVE"] * 4, "the mean, both classes removed, accuracy"
     assert comparison.notes == (
         "classes changed since the champion (added ['bad', 'good'], removed ['old', 'older']): compared on what both "
         "know",

@@ -227,6 +227,9 @@ def test_the_champion_is_compared(tmp_path: Path) -> None:
     ours, theirs = evidence.test.decided == evidence.test.truth, evidence.test.truth == 0
     shown = re.findall(r"only (?:this model|the champion) is right</th><td[^>]*>(\d+)", page)
     assert [int(n) for n in shown] == [int((ours & ~theirs).sum()), int((theirs & ~ours).sum())]
+    without = "not computed: pictures of a group are not independent"
+    assert without not in page
+    assert without in page_of(replace(evidence, grouped=True), tmp_path)
 
 
 def test_figures_of_the_tables_are_those_of_the_evaluation(tmp_path: Path) -> None:

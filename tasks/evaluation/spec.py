@@ -20,7 +20,12 @@ LOSSES = ("log_loss", "brier", "calibration_error")
 GAPS = tuple(f"{name}_gap" for name in (*RATES, *LOSSES))
 BASELINES = ("majority", "head_only")
 GAINED = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss")
-GAINS = tuple(f"{name}_over_{baseline}" for baseline in BASELINES for name in GAINED)
+GAINS = tuple(
+    f"{name}_over_{baseline}"
+    for baseline in BASELINES
+    for name in GAINED
+    if (name, baseline) != ("macro_precision", "majority")  # what is never decided has no precision
+)
 MACHINE = ("model_size_mb", "latency_ms")
 METRICS = (*RATES, *BY_CLASS, *RANKINGS, *LOSSES, *GAPS, *GAINS, *MACHINE)
 
@@ -61,8 +66,9 @@ class LineSpec(Spec):
     metric: str = Field(
         description="what is measured: recall, precision, f1 of a class; roc_auc, pr_auc of a class or all; accuracy, "
         "balanced_accuracy, macro_ or weighted_ recall, precision, f1; log_loss, brier, calibration_error; any of the "
-        "last two rows with _gap (training minus validation); accuracy, macro_precision, macro_recall, macro_f1 or "
-        "log_loss with _over_majority or _over_head_only (gain at argmax); model_size_mb; latency_ms (one picture)",
+        "last two rows with _gap (training minus validation); accuracy, macro_recall, macro_f1 or log_loss with "
+        "_over_majority or _over_head_only (gain at argmax), macro_precision with the latter; model_size_mb; "
+        "latency_ms (one picture)",
         json_schema_extra={"enum": list(METRICS)},
     )
     split: Literal["train", "validation", "test"] = Field("test", description="on which pictures")
@@ -111,8 +117,9 @@ class GateSpec(Spec):
         None,
         ge=0,
         le=1,
-        description="how much worse than the champion the watched class's (else macro) recall may be: the paired "
-        "interval must exclude more. Left out: 0.02, by value, with a warning where the interval does not",
+        description="how much worse than the champion every watched class's recall or precision (as it is watched "
+        "for; macro recall where none is for recall) may be: the paired interval must exclude more. Left out: 0.02, by "
+        "value, with a warning where the interval does not",
     )
     champion_accuracy_margin: float | None = Field(
         None, ge=0, le=1, description="the same for accuracy. Left out: 0.05, by value"

@@ -68,6 +68,13 @@ def test_what_is_no_share_may_have_any_threshold(metric: str, threshold: float) 
     assert line(metric, threshold=threshold, operator="<=").threshold == threshold
 
 
+def test_a_precision_over_the_majority_is_refused() -> None:
+    """A baseline that never decides a class has no precision there: the gain could never be measured."""
+    assert line("macro_precision_over_head_only", threshold=0.0)
+    with pytest.raises(ValidationError, match="expected one of .*, found 'macro_precision_over_majority'"):
+        line("macro_precision_over_majority", threshold=0.0)
+
+
 def test_a_line_has_a_threshold() -> None:
     with pytest.raises(ValidationError, match="threshold"):
         LineSpec.model_validate({"metric": "accuracy"})

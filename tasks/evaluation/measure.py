@@ -26,7 +26,7 @@ def measure(
     NaN where it is undefined: no pictures of the class, a class that was never decided, only one class.
     """
     if metric in RANKINGS:
-        return rankings(metric, sample, classes, grouped, confidence)[-1 if label is None else label]
+        return rankings(metric, sample, classes, grouped, confidence, label=label)[-1 if label is None else 0]
     if metric in LOSSES:
         return _loss(metric, sample, grouped, confidence)
     confusion = confusion_matrix(sample.truth, sample.decided, classes)
@@ -107,21 +107,28 @@ def gain(metric: str, ours: Sample, theirs: Sample, classes: int, grouped: bool,
 
 
 def rankings(
-    metric: str, sample: Sample, classes: int, grouped: bool, confidence: float, drawn: bool = True
+    metric: str,
+    sample: Sample,
+    classes: int,
+    grouped: bool,
+    confidence: float,
+    drawn: bool = True,
+    label: int | None = None,
 ) -> list[Measurement]:
-    """`roc_auc` or `pr_auc` of every class, and last their mean; one set of draws for all of them.
+    """`roc_auc` or `pr_auc` of every class (or only of `label`), and last their mean; one set of draws for all of them.
 
     Without `drawn` the intervals are left out: every draw sorts every class's scores.
     """
     groups = _groups(sample, grouped)
-    ranks = partial(_ranking, metric, sample, classes)
+    labels = list(range(classes)) if label is None else [label]
+    ranks = partial(_ranking, metric, sample, labels)
     values = ranks(np.arange(len(sample)))
     if not drawn or not len(sample) or np.isnan(values).all():
         return [Measurement(float(value), UNKNOWN, len(sample)) for value in values]
     found = intervals.bootstrap_rows(sample.truth, groups, ranks, confidence)
     count, unit = _count(sample, groups)
     of, others = (_units_by_class(sample, classes, groups, without) for without in (False, True))
-    units = [*map(min, of, others), min(of)]  # a ranking needs both kinds
+    units = [*(min(of[i], others[i]) for i in labels), min(of[i] for i in labels)]  # a ranking needs both kinds
     return [
         Measurement(float(value), _not_narrower(ends, value, int(n), confidence), count, unit=unit)
         for value, ends, n in zip(values, found, units, strict=True)
@@ -134,15 +141,35 @@ def _loss(metric: str, sample: Sample, grouped: bool, confidence: float) -> Meas
     value = LOSSES[metric](sample.probabilities, sample.truth)
     if np.isnan(value):
         return Measurement(value, UNKNOWN, count, unit=unit)
+    if metric == "calibration_error":
+        return Measurement(value, _calibration_ends(sample, groups, confidence), count, unit=unit)
     (ends,) = intervals.bootstrap_rows(
         sample.truth, groups, lambda rows: LOSSES[metric](sample.probabilities[rows], sample.truth[rows]), confidence
     )
     return Measurement(value, ends, count, unit=unit)
 
 
-def _ranking(metric: str, sample: Sample, classes: int, rows: Ints) -> Floats:
-    truth, probabilities = sample.truth[rows], sample.probabilities[rows]
-    values = [RANKINGS[metric](probabilities[:, i], truth == i) for i in range(classes)]
+def _calibration_ends(sample: Sample, groups: Ints | None, confidence: float) -> intervals.Interval:
+    """Noise in a bin only ever adds to the error, and drawing again adds it once more: percentiles lie too high.
+
+    So the lower end is the value less what noise alone can make of it, which is how far the bins of a draw lie from
+    ours, all together (the triangle inequality): in simulations (n 60 - 1000) above the truth in 6 - 0 %, where
+    percentiles of a calibrated model's are always. The upper end stays the percentile: it errs against the model.
+    """
+    ours = scores.bin_gaps(sample.probabilities, sample.truth)
+
+    def drawn(rows: Ints) -> tuple[float, float]:
+        again = scores.bin_gaps(sample.probabilities[rows], sample.truth[rows])
+        return float(np.abs(again).sum()), float(np.abs(again - ours).sum())
+
+    value = float(np.abs(ours).sum())
+    (_, high), (_, noise) = intervals.bootstrap_rows(sample.truth, groups, drawn, confidence)
+    return max(0.0, value - noise), max(value, high)
+
+
+def _ranking(metric: str, sample: Sample, labels: list[int], rows: Ints) -> Floats:
+    truth = sample.truth[rows]
+    values = [RANKINGS[metric](sample.probabilities[rows, i], truth == i) for i in labels]
     return np.array([*values, np.mean(values)])
 
 

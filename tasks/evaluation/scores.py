@@ -63,22 +63,32 @@ def briers(probabilities: Probabilities, truth: Ints) -> Floats:
 
 def calibration_error(probabilities: Probabilities, truth: Ints) -> float:
     """Expected calibration error of the likeliest class, 15 equal bins (Naeini et al. 2015): 0 (best) to 1."""
-    if not len(truth):
-        return float("nan")
-    bins = reliability(probabilities, truth)
-    return float((np.abs(bins[:, 0] - bins[:, 1]) * bins[:, 2]).sum() / len(truth))
+    return float(np.abs(bin_gaps(probabilities, truth)).sum()) if len(truth) else float("nan")
+
+
+def bin_gaps(probabilities: Probabilities, truth: Ints) -> Floats:
+    """What each bin adds to the calibration error, above 0 where it is too sure; float64 [BINS]."""
+    counts, sure, right = _binned(probabilities, truth)
+    gaps: Floats = (sure - right) / counts.sum()
+    return gaps
 
 
 def reliability(probabilities: Probabilities, truth: Ints) -> Floats:
     """Per non-empty bin of the highest probability: its mean, the accuracy, the pictures; float64 [bins, 3]."""
+    counts, sure, right = _binned(probabilities, truth)
+    some = counts > 0
+    return np.stack([sure[some] / counts[some], right[some] / counts[some], counts[some]], axis=1)
+
+
+def _binned(probabilities: Probabilities, truth: Ints) -> Floats:
+    """Per bin of the highest probability: pictures, the sum of those probabilities, how many were right; [3, BINS]."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == truth
     # bins are open below and closed above, so that a probability of exactly 1 stands in the last
     index = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    counts = np.bincount(index, minlength=BINS)
-    sums = [np.bincount(index, values, BINS) for values in (confidence, right.astype(np.float64))]
-    some = counts > 0
-    return np.stack([sums[0][some] / counts[some], sums[1][some] / counts[some], counts[some]], axis=1)
+    weights = np.ones_like(confidence), confidence, right.astype(np.float64)
+    sums: Floats = np.stack([np.bincount(index, weight, BINS) for weight in weights])
+    return sums
 
 
 def without_temperature(probabilities: Probabilities, temperature: float) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 
 from serving import sealed
 from tasks.data.dataset import Dataset, subset
-from tasks.evaluation.gate import Check, Line, judge
+from tasks.evaluation.gate import Check, Line, holds, judge
 from tasks.evaluation.lines import parse_scope, wanted_lines
 from tasks.evaluation.measure import ON_PICTURES, measure
 from tasks.evaluation.metrics import accuracy, confusion_matrix
@@ -103,6 +103,6 @@ def _slice_values(dataset: Dataset) -> dict[str, tuple[str, ...]]:
 
 
 def _out_of_reach(check: Check) -> bool:
-    if check.ci_low is None or check.ci_high is None:
+    if check.value is None or check.ci_low is None or check.ci_high is None or holds(check, check.value):
         return False
     return check.ci_low > check.threshold if check.operator == "<=" else check.ci_high < check.threshold

@@ -170,6 +170,40 @@ def test_a_ranking_hangs_on_the_scarcer_of_both_kinds(metric: str, grouped: bool
     assert found.interval[0] <= wilson(3, 3, 0.95)[0] + 1e-9
 
 
+@pytest.mark.parametrize("metric", ["roc_auc", "pr_auc"])
+def test_a_ranking_of_one_class_ranks_no_other(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranked: list[int] = []
+    plain = RANKINGS[metric]
+    monkeypatch.setitem(RANKINGS, metric, lambda scores, positive: ranked.append(1) or plain(scores, positive))
+    found = of(metric, noisy(60), 1)
+    assert len(ranked) == intervals.RESAMPLES + 1
+    assert found == rankings(metric, noisy(60), 3, False, 0.95)[1]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_calibrated_model_s_calibration_error_may_be_nought(grouped: bool) -> None:
+    """Noise adds to it, in a sample and in every draw: percentiles would start above nought for every one of these."""
+    above = 0
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        logits = 2 * random.normal(size=(300, 3))
+        shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        truth = (shares.cumsum(axis=1) < random.random((300, 1))).sum(axis=1)
+        found = of("calibration_error", sample(truth.tolist(), probabilities=shares, classes=3), grouped=grouped)
+        assert found.interval[0] < found.value <= found.interval[1]
+        above += found.interval[0] > 0.005
+    assert above <= 2
+
+
+def test_an_uncalibrated_model_s_calibration_error_is_shown() -> None:
+    """Always sure to 95 %, right in 70 % of each class: the error is 0.25, and one half of it can be shown."""
+    decided, right = np.arange(400) % 2, np.arange(400) % 20 < 14
+    shares = np.where(decided[:, None] == [0, 1], 0.95, 0.05)
+    found = of("calibration_error", sample(np.where(right, decided, 1 - decided).tolist(), decided.tolist(), shares))
+    assert found.value == pytest.approx(0.25)
+    assert 0.125 < found.interval[0] < 0.24 < 0.26 < found.interval[1]
+
+
 @pytest.mark.parametrize("metric", ["macro_recall", "balanced_accuracy", "macro_precision", "macro_f1", "roc_auc"])
 def test_three_perfect_groups_of_a_class_prove_little_of_a_mean_over_classes(metric: str) -> None:
     found = of(metric, counted([[3000, 0], [0, 30]], group_size=10), grouped=True)

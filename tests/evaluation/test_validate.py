@@ -100,6 +100,7 @@ def test_too_few_validation_positives_are_refused_before_training(bad: int, enou
         ("<=", 0.6, (0.5001, 0.7), True),
         ("<=", 0.6, (0.5, 0.7), False),
         ("<=", 0.4, (0.3, 0.45), False),
+        ("<=", 0.4, (0.6, 0.7), False),  # the value is in reach, whatever its interval says
         (">=", 0.4, (float("nan"), float("nan")), False),
         (">=", float("nan"), (float("nan"), float("nan")), False),
     ],

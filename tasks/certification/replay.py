@@ -45,7 +45,8 @@ def replay(path: Path, decision: DecisionSpec, gate: GateSpec, precision: str) -
     """
     evidence = evidences.load(_directory(path))
     validation = evidence.samples["validation"]
-    rule = choose_rule(validation.probabilities, validation.truth, evidence.classes, decision)
+    groups = validation.units if evidence.grouped else None
+    rule = choose_rule(validation.probabilities, validation.truth, evidence.classes, decision, groups)
     return Replayed(judge_all(evidence.at(rule), decision, gate, precision), rule)
 
 

@@ -82,6 +82,11 @@ def subset(dataset: Dataset, split: str) -> Subset:
     )
 
 
+def groups_of(dataset: Dataset, part: Subset) -> tuple[str, ...] | None:
+    """Each picture's group where the user gave groups, which then are what is independent; else None."""
+    return part.units if dataset.grouped else None
+
+
 def read_rows(dataset: Dataset) -> tuple[dict[str, str], ...]:
     """pictures.csv, row by row."""
     return _rows(dataset.path / PICTURES)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from tasks.evaluation.gate import Check, Measurement, holds, near_end
 from tasks.evaluation.intervals import wilson
 from tasks.evaluation.metrics import OVERALL, confusion_matrix
@@ -30,12 +28,13 @@ def advise(
     """What to do, or None where there is nothing to do or doubt. `validation` is as served."""
     if measured is None or check.value is None:
         return _unmeasured(check, classes)
+    groups = validation.units if measured.unit == "groups" else None
     if check.verdict == "REJECTED":
-        return _mend(check, validation, classes)
+        return _mend(check, validation, classes, groups)
     near = near_end(check, measured.interval)
     if check.verdict == "INCONCLUSIVE":
         more = _more(check, measured, confidence, classes)
-        other = _other_threshold(check, validation, classes)
+        other = _other_threshold(check, validation, classes, groups)
         return f"{more}; or {other}" if other else more
     if check.evidence == "point" and not math.isnan(near) and not holds(check, near):
         return f"the value passes, its interval does not: {_more(check, measured, confidence, classes)}"
@@ -98,7 +97,7 @@ def _more(check: Check, measured: Measurement, confidence: float, classes: tuple
     return f"about {more} more {check.split} {measured.unit} {_counted(check, classes)} would decide, at the same value"
 
 
-def _mend(check: Check, validation: Sample, classes: tuple[str, ...]) -> str:
+def _mend(check: Check, validation: Sample, classes: tuple[str, ...], groups: tuple[str, ...] | None) -> str:
     assert check.value is not None
     gap = abs(check.value - check.threshold)
     fixed = next((text for part, text in _REMEDIES.items() if part in check.metric), None)
@@ -106,7 +105,7 @@ def _mend(check: Check, validation: Sample, classes: tuple[str, ...]) -> str:
         return fixed.format(gap=gap)
     if check.operator == "<=":
         return f"{gap:.4f} too high"
-    other = _other_threshold(check, validation, classes) or _at_argmax(check, validation, classes)
+    other = _other_threshold(check, validation, classes, groups) or _at_argmax(check, validation, classes)
     if other:
         return f"short by {gap:.4f}: {other}"
     if check.metric == "recall":
@@ -114,17 +113,17 @@ def _mend(check: Check, validation: Sample, classes: tuple[str, ...]) -> str:
     return f"short by {gap:.4f}: train longer, add pictures, or ask for less (gate)"
 
 
-def _other_threshold(check: Check, validation: Sample, classes: tuple[str, ...]) -> str | None:
+def _other_threshold(
+    check: Check, validation: Sample, classes: tuple[str, ...], groups: tuple[str, ...] | None
+) -> str | None:
     """The operating point that shows what was wanted on validation, and what it costs, if there is one."""
     if check.metric not in ("recall", "precision") or check.scope not in classes or check.operator == "<=":
         return None
     index = classes.index(check.scope)
-    curve = tradeoff(validation.probabilities[:, index], validation.truth == index)
-    bounds = curve.recall_bound() if check.metric == "recall" else curve.precision_bound()
-    reaching = np.flatnonzero(bounds >= check.threshold)
-    if not len(reaching):
+    curve = tradeoff(validation.probabilities[:, index], validation.truth == index, groups=groups)
+    best = (curve.for_recall if check.metric == "recall" else curve.for_precision)(check.threshold)
+    if best is None:
         return None
-    best = reaching[0] if check.metric == "recall" else reaching[-1]
     other = "precision" if check.metric == "recall" else "recall"
     price = float((curve.precision if other == "precision" else curve.recall)[best])
     return (

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from serving import sealed
-from tasks.data.dataset import Dataset, subset
+from tasks.data.dataset import Dataset, groups_of, subset
 from tasks.evaluation.gate import Check, Line, holds, judge
 from tasks.evaluation.lines import parse_scope, wanted_lines
 from tasks.evaluation.measure import ON_PICTURES, measure
@@ -41,9 +41,9 @@ def check_plan(dataset: Dataset, decision: DecisionSpec, gate: GateSpec) -> None
     Raises BadInput: an unknown class in a line or a watch, too few validation positives to show a wanted recall.
     """
     wanted_lines(gate, dataset.classes, _slice_values(dataset))
-    labels = subset(dataset, "validation").labels
-    perfect = np.eye(len(dataset.classes), dtype=np.float32)[labels]
-    choose_rule(perfect, labels, dataset.classes, decision)
+    part = subset(dataset, "validation")
+    perfect = np.eye(len(dataset.classes), dtype=np.float32)[part.labels]
+    choose_rule(perfect, part.labels, dataset.classes, decision, groups_of(dataset, part))
 
 
 def validate(
@@ -80,7 +80,7 @@ def _judge_all(
     logits = logits_of(load_classifier(checkpoint), dataset, part)
     scaled = logits / fit_temperature(logits, part.labels)
     probabilities = np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)).astype(np.float32)
-    rule = choose_rule(probabilities, part.labels, dataset.classes, decision)
+    rule = choose_rule(probabilities, part.labels, dataset.classes, decision, groups_of(dataset, part))
     decided = rule.decide(probabilities, dataset.classes)
     sample = sample_of(part, probabilities, decided)
     lines = (line for line in wanted_lines(gate, dataset.classes, _slice_values(dataset)) if line.split != "train")

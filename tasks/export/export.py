@@ -14,7 +14,7 @@ from serving.artifact import GOLDEN, MODEL, Rule, golden_inputs
 from serving.errors import ThawError
 from serving.predictor import Predictor
 from serving.preprocess import Preprocessing
-from tasks.data.dataset import Dataset, pixels, subset
+from tasks.data.dataset import Dataset, groups_of, pixels, subset
 from tasks.evaluation.outputs import from_pixels
 from tasks.evaluation.spec import DecisionSpec
 from tasks.evaluation.threshold import choose_rule
@@ -98,7 +98,8 @@ def _write(
         _check_batch_sizes(predictor, pixels(dataset)[validation.rows[: max(BATCH_SIZES)]])
         _write_golden(directory / GOLDEN, predictor, preprocessing.image_size)
         outputs = from_pixels(predictor, dataset, validation)
-        rule = choose_rule(outputs.sample.probabilities, validation.labels, dataset.classes, decision)
+        probabilities, groups = outputs.sample.probabilities, groups_of(dataset, validation)
+        rule = choose_rule(probabilities, validation.labels, dataset.classes, decision, groups)
         about |= {"temperature": temperature, "rule": rule.model_dump(mode="json")}
         progress(3, 3, rule.text() or "argmax")
 

@@ -64,7 +64,7 @@ def operating_points(evaluation: Body, evidence: Evidence) -> list[Part]:
     for label in labels:
         index, served = evidence.classes.index(label), evaluation["thresholds"].get(label)
         scores = sample.probabilities[:, index].astype(np.float64)
-        found = tradeoff(scores, sample.truth == index, free)
+        found = tradeoff(scores, sample.truth == index, free, sample.units if evidence.grouped else None)
         parts += _thresholds(label, found, served)
         parts += [_choices(label, found)] if marked and found.positives else []
         if served is not None:  # in words it is rounded to six digits
@@ -120,11 +120,9 @@ def _choices(label: str, curve: Tradeoff) -> Table:
     """What could be asked for instead in `decision.watch`, chosen as `choose_rule` would."""
     rows: list[tuple[Cell, ...]] = []
     for metric, wanted in [(metric, share) for metric, shares in _WANTED.items() for share in shares]:
-        bounds = curve.recall_bound() if metric == "recall" else curve.precision_bound()
-        reaching = np.flatnonzero(bounds >= wanted)
+        best = curve.for_recall(wanted) if metric == "recall" else curve.for_precision(wanted)
         found: tuple[Cell, ...] = ("cannot be shown", "", "", "")
-        if len(reaching):
-            best = reaching[0] if metric == "recall" else reaching[-1]
+        if best is not None:
             there = f"{curve.recall[best]:.3f}", f"{curve.precision[best]:.3f}"
             found = (f"{curve.thresholds[best]:.4g}", *there, int(curve.decided[best]))
         rows.append((f"{metric} {wanted:g}", *found))

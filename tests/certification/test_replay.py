@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from serving.errors import ArtifactError, BadInput
 from tasks.certification.certify import read_evaluation
 from tasks.certification.replay import read_kept, replay
-from tasks.evaluation.evidence import EVALUATION, FILE, load
+from tasks.evaluation.evidence import EVALUATION, FILE, load, save
 from tasks.evaluation.spec import DecisionSpec, GateSpec, WatchSpec
 from tests.conftest import DECISION, GATE, Pipeline
 
@@ -65,3 +66,12 @@ def test_what_is_kept_names_no_file_and_holds_no_pickle(pipeline: Pipeline) -> N
     assert b".png" not in (place / FILE).read_bytes()
     assert len(load(place).test) == 60
     assert json.loads((place / EVALUATION).read_text())["verdict"] == "PASSED"
+
+
+def test_groups_are_what_the_threshold_is_chosen_on(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The same pictures, each class of one patient."""
+    evidence = load(pipeline.certified.evaluation)
+    one = {split: replace(s, units=tuple(f"{label}" for label in s.truth)) for split, s in evidence.samples.items()}
+    save(replace(evidence, grouped=True, samples=one), tmp_path)
+    with pytest.raises(BadInput, match="validation groups of .* found 1 with"):
+        replay(tmp_path, DECISION, GATE, "fp32")

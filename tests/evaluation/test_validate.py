@@ -24,14 +24,15 @@ from tests.conftest import Pipeline
 SPLITS = ("train", "validation", "test")
 
 
-def planned(folder: Path, bad: int = 40) -> Dataset:
+def planned(folder: Path, bad: int = 40, groups: int = 1000) -> Dataset:
     """A prepared dataset as far as a plan looks at it: `bad` validation pictures of the class bad, a site each."""
     rows = []
     for split in SPLITS:
         for label, count in (("good", 40), ("bad", bad if split == "validation" else 40)):
             for i in range(count):
                 name = f"{split}-{label}-{i}"
-                rows.append((name, name, label, name, split, ("north", "south")[i % 2]))
+                unit = f"{split}-{label}-{i % groups}"
+                rows.append((name, name, label, unit, split, ("north", "south")[i % 2]))
     folder.mkdir(exist_ok=True)
     with (folder / PICTURES).open("w", newline="") as file:
         writer = csv.writer(file)
@@ -85,6 +86,18 @@ def test_too_few_validation_positives_are_refused_before_training(bad: int, enou
         check_plan(dataset, recall(0.9), GateSpec())
         return
     with pytest.raises(BadInput, match="at least 29 validation pictures of 'bad' to show a recall of 0.9, found 28"):
+        check_plan(dataset, recall(0.9), GateSpec())
+
+
+@pytest.mark.parametrize(("groups", "enough"), [(28, False), (29, True)])
+def test_too_few_groups_of_validation_positives_are_refused_before_training(
+    groups: int, enough: bool, tmp_path: Path
+) -> None:
+    dataset = replace(planned(tmp_path, bad=200, groups=groups), grouped=True)
+    if enough:
+        check_plan(dataset, recall(0.9), GateSpec())
+        return
+    with pytest.raises(BadInput, match="at least 29 validation groups of 'bad' .* found 28 with 200 pictures"):
         check_plan(dataset, recall(0.9), GateSpec())
 
 

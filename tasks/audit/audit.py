@@ -28,7 +28,7 @@ from tasks.progress import Progress, silent
 from tasks.training.embed import Features, read_features
 
 FILE = "audit.json"
-_FORMAT = 3
+_FORMAT = 4
 _NAMED = 3  # pairs that an error message names
 _RATIO = 10  # of the largest to the smallest class
 

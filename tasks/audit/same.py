@@ -41,21 +41,10 @@ def rows_to_leave_out(pairs: Sequence[Pair], splits: Sequence[str]) -> tuple[int
 
     Copies of copies count: of all rows that hang together, those of the split that judges stay.
     """
-    parent = list(range(len(splits)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for pair in pairs:
-        low, high = sorted((root(pair.rows[0]), root(pair.rows[1])))
-        parent[high] = low
-    highest: dict[int, int] = {}
-    for row, split in enumerate(splits):
-        highest[root(row)] = max(highest.get(root(row), 0), _RANK[split])
-    return tuple(row for row, split in enumerate(splits) if _RANK[split] < highest[root(row)])
+    looks, highest = _looks(pairs, len(splits)), dict[int, int]()
+    for look, split in zip(looks, splits, strict=True):
+        highest[look] = max(highest.get(look, 0), _RANK[split])
+    return tuple(row for row, split in enumerate(splits) if _RANK[split] < highest[looks[row]])
 
 
 def same_pictures(
@@ -94,12 +83,13 @@ def same_pictures(
     rest = [pair for pair in pairs if pair not in told]
     exact, near = [pair for pair in rest if pair.exact], [pair for pair in rest if not pair.exact]
     if exact:
+        judged = _of_what_judges(exact, splits)
         text = f"{_of(exact)} stand here twice, byte by byte, and are kept in one split: they count twice, drop one"
-        yield Finding("duplicate", "INFO", text, _suspects(exact, "keep"))
+        yield Finding("duplicate", "WARN" if judged else "INFO", text + judged, _suspects(exact, "keep"))
     if near:
-        labels = _of_two_labels(near, facts)
-        text = f"{_of(near)} look like one picture changed a little, and are in one split{labels}"
-        yield Finding("near_duplicate", "WARN" if labels else "INFO", text, _suspects(near, "keep"))
+        labels, judged = _of_two_labels(near, facts), _of_what_judges(near, splits)
+        text = f"{_of(near)} look like one picture changed a little, and are in one split{labels}{judged}"
+        yield Finding("near_duplicate", "WARN" if labels or judged else "INFO", text, _suspects(near, "keep"))
 
 
 def lost_classes(facts: Facts, splits: Sequence[str], left_out: Sequence[int]) -> tuple[tuple[int, str], ...]:
@@ -115,6 +105,32 @@ def _left_out(across: Sequence[Pair], splits: Sequence[str], left_out: Sequence[
     pairs = f" ({_of(across)}{labels})" if labels else ""
     text = f"{of_pictures(len(left_out))} left out of training or validation{many}: copies of pictures that judge"
     return Finding("left_out", "WARN" if labels or many else "INFO", text + pairs, _suspects(across, "keep"))
+
+
+def _looks(pairs: Sequence[Pair], count: int) -> list[int]:
+    """For each of `count` rows the first of those that hang together with it."""
+    parent = list(range(count))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for pair in pairs:
+        low, high = sorted((root(pair.rows[0]), root(pair.rows[1])))
+        parent[high] = low
+    return [root(row) for row in range(count)]
+
+
+def _of_what_judges(pairs: Sequence[Pair], splits: Sequence[str]) -> str:
+    """To go on with, or empty: every figure's interval counts such pictures as if each were another."""
+    looks, said = _looks(pairs, len(splits)), []
+    for split in ("validation", "test"):
+        rows = {row for pair in pairs for row in pair.rows if splits[row] == split}
+        if rows:
+            said.append(f"{of_pictures(len(rows))} of {split} have {counted(len({looks[r] for r in rows}), 'look')}")
+    return f"; {', '.join(said)}: intervals count the pictures, unless data.group_by names groups" if said else ""
 
 
 def _of_two_labels(pairs: Sequence[Pair], facts: Facts) -> str:

@@ -138,6 +138,21 @@ def test_what_is_left_out_is_a_warning_where_labels_disagree_or_it_is_much() -> 
         assert (leak.kind, "1 of them has two labels" in leak.text) == ("leakage", True)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize(("split", "level"), [("train", "INFO"), ("validation", "WARN"), ("test", "WARN")])
+def test_copies_in_what_judges_are_a_warning_that_counts_their_looks(exact: bool, split: str, level: str) -> None:
+    """Twelve pictures of 5 copies each would count as 60 independent ones."""
+    looks = [f"{row // 5}" for row in range(60)]
+    facts = replace(facts_of(70), labels=np.zeros(70, np.int64))
+    if exact:
+        facts = replace(facts, digests=(*looks, *(f"other {i}" for i in range(10))))
+    copies = [] if exact else [Copy(row - 1, row, 0.03, False) for row in range(1, 60) if row % 5]
+    splits = (split,) * 60 + ("train",) * 10
+    (found,) = same_pictures(pairs_of(facts, splits, copies), facts, splits, False, ())
+    assert (found.kind, found.level) == ("duplicate" if exact else "near_duplicate", level)
+    assert (f"60 pictures of {split} have 12 looks" in found.text) == (level == "WARN")
+
+
 def test_the_policy_blocks_ignores_and_orders() -> None:
     found = [Finding("dark", "WARN", "d"), Finding("duplicate", "INFO", "i"), Finding("leakage", "WARN", "l")]
     assert [(f.kind, f.level) for f in by_policy(found, AuditSpec())] == [

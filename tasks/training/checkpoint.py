@@ -6,6 +6,7 @@ runs, by configuration, so that any later run of the same configuration goes on 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 EVERY_SECONDS = 120.0
 KEPT = 2  # the newest, and one to fall back on
 _FILE = "state.pt"
+_RATE, _RATE_FILE = "rate", "rate.json"  # beside the checkpoints
 _FORMAT = 3  # of the state inside; raise it when `TrainingState.state_dict` changes
 
 
@@ -91,6 +93,27 @@ class TrainingCheckpoints:
             logger.warning("no usable checkpoint in %s: the phase %s starts from scratch", self.place, self.phase)
         return False
 
+    def rate(self) -> float | None:
+        """The learning rate that trials chose for these checkpoints; None where none is kept, or a damaged one."""
+        place = self.place / _RATE
+        try:
+            self._check(place)
+            return float(json.loads((place / _RATE_FILE).read_text(encoding="utf-8")))
+        except (ArtifactError, OSError):
+            return None
+
+    def keep_rate(self, rate: float) -> None:
+        """Writes `rate/`, complete or absent; checkpoints that were there are removed: theirs may be another.
+
+        A full disk costs the rate (a warning), not the training.
+        """
+        self.discard()
+        try:
+            with sealed.sealing(self.place / _RATE, self._identity()) as directory:
+                (directory / _RATE_FILE).write_text(json.dumps(rate), encoding="utf-8")
+        except OSError as error:
+            logger.warning("the chosen learning rate is not kept: %s", error)
+
     @contextmanager
     def guarding(self, state: TrainingState) -> Iterator[None]:
         """Saves when the body is interrupted (Ctrl-C, a termination, a cancellation), and raises on.
@@ -117,11 +140,14 @@ class TrainingCheckpoints:
         """By position, which the zero-padded names sort by."""
         return sorted(self.place.glob("epoch-*"), reverse=True)
 
-    def _read(self, place: Path) -> dict[str, Any]:
+    def _check(self, place: Path) -> None:
         found = sealed.verify(place)
         for name, expected in self._identity().items():
             if found.get(name) != expected:
                 raise ArtifactError(f"{place}: expected {name} {expected}, found {found.get(name)}")
+
+    def _read(self, place: Path) -> dict[str, Any]:
+        self._check(place)
         saved: dict[str, Any] = torch.load(place / _FILE, map_location="cpu", weights_only=True)
         return saved
 

@@ -32,7 +32,7 @@ class FinetuneSpec(Spec):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = Field(
         1e-4,
         description="peak rate of the head and the last layers (AdamW); auto: the best of a few short trials on "
-        "validation, which cost about two epochs more",
+        "validation, which cost up to 160 steps and 8 passes over validation more",
     )
     unfreeze: Literal["all", "gradual"] = Field(
         "all", description="gradual: the last layers first, all of them from the middle of the epochs on"
@@ -45,7 +45,7 @@ class FinetuneSpec(Spec):
     warmup: float = Field(
         0.1, ge=0, lt=1, description="share of all steps in which the rate rises; then cosine to zero"
     )
-    label_smoothing: float = Field(0.05, ge=0, lt=1, description="share of the target given to the other classes")
+    label_smoothing: float = Field(0.05, ge=0, lt=1, description="share of the target spread evenly over all classes")
     mixup: float = Field(0.0, ge=0, le=10, description="pictures blended in pairs, shares from Beta(a, a); 0: none")
     cutmix: float = Field(0.0, ge=0, le=10, description="windows of one picture in another, likewise; 0: none")
     ema: float = Field(

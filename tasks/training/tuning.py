@@ -115,7 +115,7 @@ class _Tuning:
         """Leaves the network with the weights to keep. What the manifest says of it."""
         rate = self.spec.learning_rate
         if rate == "auto":
-            rate = self._chosen_rate() if self.spec.epochs else 0.0  # nothing will be trained
+            rate = self._chosen_rate(checkpoints) if self.spec.epochs else 0.0  # nothing will be trained
         before = {name: value.clone() for name, value in self.network.state_dict().items()}
         counts = trainable(self.network)
         rows = self._fit(self.network, rate, self._recipe(self.network, self.spec.unfreeze), self.progress, checkpoints)
@@ -179,7 +179,16 @@ class _Tuning:
             seed=self.job.seed,
         )
 
-    def _chosen_rate(self) -> float:
+    def _chosen_rate(self, checkpoints: TrainingCheckpoints) -> float:
+        """Once for all runs that go on from one another: trials may end otherwise where they are repeated."""
+        rate = self.processes.same(checkpoints.rate() if self.processes.rank == 0 else None)
+        if rate is None:
+            rate = self._best_rate()
+            if self.processes.rank == 0:
+                checkpoints.keep_rate(rate)
+        return float(self.processes.same(rate))  # the others wait: they are about to read what is there
+
+    def _best_rate(self) -> float:
         """Trials of one short epoch, each from the start with all unfrozen, without a moving average."""
         self.progress(0, 1, "trying learning rates")
 

@@ -25,6 +25,7 @@ from tasks.model.classifier import Checkpoint, Classifier, load_classifier, mani
 from tasks.progress import Progress, silent
 from tasks.training import pictures as pictures_module
 from tasks.training import state as state_module
+from tasks.training import tuning as tuning_module
 from tasks.training.augment import augment
 from tasks.training.checkpoint import TrainingCheckpoints
 from tasks.training.errors import TooLarge, TrainingError
@@ -493,6 +494,42 @@ def test_trials_of_rates_that_do_not_fit_keep_the_checkpoints(
     with pytest.raises(TooLarge, match="fit into the GPU's memory"):
         finetune(p.head, p.dataset, tmp_path / "runs" / "a", spec, "none", seed=0)
     assert left.exists()
+
+
+def test_a_resumed_run_tries_no_rate_again(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    p, spec, tried = pipeline, SPEC.model_copy(update={"learning_rate": "auto"}), []
+
+    def choosing(rate: float) -> Callable[[object, object], float]:
+        return lambda _trial, _progress: tried.append(rate) or rate
+
+    def stopping(done: int, total: int, text: str = "") -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning_module, "choose_rate", choosing(3e-4))
+    with pytest.raises(KeyboardInterrupt):
+        finetune(p.head, p.dataset, tmp_path / "runs" / "a", spec, "none", seed=0, progress=stopping)
+    monkeypatch.setattr(tuning_module, "choose_rate", choosing(1e-3))
+    progress = Interrupt(at=0)
+    resumed = finetune(p.head, p.dataset, tmp_path / "runs" / "b", spec, "none", seed=0, progress=progress)
+    assert progress.texts[0].startswith("resumed at epoch 2") and tried == [3e-4]
+    assert manifest_of(resumed)["learning_rate"] == 3e-4
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+def test_a_rate_that_is_damaged_takes_the_checkpoints_with_it(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """They may be of another than is chosen then."""
+    checkpoints = store(tmp_path)
+    checkpoints.keep_rate(3e-4)
+    interrupt(tmp_path, at=8)
+    assert store(tmp_path).rate() == 3e-4 and store(tmp_path, key="other").rate() is None
+    place = tmp_path / "checkpoints" / "k" / "rate" / "rate.json"
+    place.write_text(place.read_text() + " " * 200)
+    damage(place)
+    assert checkpoints.rate() is None
+    checkpoints.keep_rate(1e-3)
+    assert checkpoints.rate() == 1e-3 and kept(tmp_path) == ["rate"]
 
 
 def test_what_does_not_fit_into_the_memory_today_may_go_on_tomorrow(

@@ -95,7 +95,7 @@ def test_the_decided_groups_are_counted_at_each_threshold() -> None:
 
 
 def test_a_promised_recall_is_kept_for_pictures_of_patients() -> None:
-    """40 patients of 3 pictures, whose scores mostly go by the patient; counted one by one it is kept in 85 %."""
+    """40 patients of 3 pictures, whose scores mostly go by the patient."""
     kept, runs = 0, 300
     spread = np.sqrt(1.25)
     for seed in range(runs):

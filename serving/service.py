@@ -48,10 +48,7 @@ class EdgeFirst:
         self._edge = edge.app()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # there is none here; BentoML would log what the client calls for
-            await send({"type": "websocket.close"})
-        else:
-            await (self._edge if scope["type"] == "http" else self._bentoml)(scope, receive, send)
+        await (self._edge if scope["type"] == "http" else self._bentoml)(scope, receive, send)
 
 
 class Hosted(Service[Any]):

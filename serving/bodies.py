@@ -33,7 +33,7 @@ class Bodies:
     async def picture(self, request: Request) -> AsyncGenerator[bytes, None]:
         """The picture's bytes: the body itself, or the one file field `image` of a multipart body."""
         limit = self._settings.max_body_bytes
-        async with self._reading(request, limit, self._settings.read_timeout) as body:
+        async with self._reading(request, limit, self._settings.read_timeout, "a smaller picture") as body:
             if _is_form(request):
                 async with _form(request, body, files=1) as form:
                     data = await _one_file(form)
@@ -49,7 +49,7 @@ class Bodies:
         """The bytes of every file field `images` of a multipart body, in order; from 1 to 64."""
         limit = max(self._settings.max_batch_bytes, self._settings.max_body_bytes)
         seconds = BATCH_TIMES * self._settings.read_timeout
-        async with self._reading(request, limit, seconds) as body:
+        async with self._reading(request, limit, seconds, "fewer or smaller pictures") as body:
             if not _is_form(request):
                 raise Refusal(400, "invalid_request", "expected multipart/form-data with file fields `images`")
             async with _form(request, body, files=MAX_PICTURES) as form:
@@ -61,10 +61,13 @@ class Bodies:
             yield found
 
     @asynccontextmanager
-    async def _reading(self, request: Request, limit: int, seconds: float) -> AsyncGenerator[_Body, None]:
-        """The body as chunks; its share of the memory is given back when the answer is made."""
-        _check_declared(request, limit)
-        body = _Body(self, request, limit)
+    async def _reading(self, request: Request, limit: int, seconds: float, instead: str) -> AsyncGenerator[_Body, None]:
+        """The body as chunks; its share of the memory is given back when the answer is made.
+
+        `instead`: what whose body is too large should send.
+        """
+        body = _Body(self, request, limit, instead)
+        body.check_declared()
         try:
             async with asyncio.timeout(seconds) as body.deadline:
                 yield body
@@ -89,16 +92,25 @@ class _Body:
 
     deadline: asyncio.Timeout
 
-    def __init__(self, bodies: Bodies, request: Request, limit: int) -> None:
+    def __init__(self, bodies: Bodies, request: Request, limit: int, instead: str) -> None:
         self._bodies = bodies
         self._request = request
         self._limit = limit
+        self._instead = instead
         self.received = 0
+
+    def check_declared(self) -> None:
+        """Raises Refusal before a byte is read when the client says that too many come."""
+        declared = self._request.headers.get("content-length", "0")
+        if not (declared.isascii() and declared.isdigit() and len(declared) < 19):  # int() refuses thousands of digits
+            raise Refusal(400, "invalid_request", f"expected Content-Length as a number, found {declared[:40]!r}")
+        if int(declared) > self._limit:
+            raise self._too_large()
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         async for chunk in self._request.stream():
             if self.received + len(chunk) > self._limit:  # whatever length the client declared
-                raise too_large(self._limit)
+                raise self._too_large()
             self._bodies.hold(len(chunk))
             self.received += len(chunk)
             yield chunk
@@ -107,17 +119,9 @@ class _Body:
         """All of it is in: how long the answer takes is not the client's doing."""
         self.deadline.reschedule(None)
 
-
-def too_large(limit: int) -> Refusal:
-    return Refusal(413, "too_large", f"expected at most {limit} bytes: send a smaller picture", {"Connection": "close"})
-
-
-def _check_declared(request: Request, limit: int) -> None:
-    declared = request.headers.get("content-length", "0")
-    if not (declared.isascii() and declared.isdigit() and len(declared) < 19):  # int() refuses thousands of digits
-        raise Refusal(400, "invalid_request", f"expected Content-Length as a number, found {declared[:40]!r}")
-    if int(declared) > limit:
-        raise too_large(limit)
+    def _too_large(self) -> Refusal:
+        message = f"expected at most {self._limit} bytes: send {self._instead}"
+        return Refusal(413, "too_large", message, {"Connection": "close"})
 
 
 def _is_form(request: Request) -> bool:

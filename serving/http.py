@@ -31,7 +31,6 @@ from serving.openapi import document
 from serving.refusal import Error, Refusal
 from serving.settings import Settings
 
-_CODES = {404: "not_found", 405: "method_not_allowed"}
 Handler = Callable[[Request], Awaitable[Response]]
 
 logger = logging.getLogger(__name__)
@@ -167,10 +166,10 @@ class Edge:
         token = self._settings.api_token
         if token is None:
             return
-        given = request.headers.get("authorization", "")
-        expected = f"Bearer {token.get_secret_value()}"
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
         # Starlette reads header bytes as latin-1; this gives them back, so that a token may be any UTF-8
-        if not hmac.compare_digest(given.encode("latin-1"), expected.encode()):
+        right = hmac.compare_digest(given.encode("latin-1"), token.get_secret_value().encode())
+        if not (right and scheme.lower() == "bearer"):
             message = "expected Authorization: Bearer with the server's token"
             raise Refusal(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
 
@@ -188,8 +187,14 @@ class Edge:
 
     async def _no_route(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        code = _CODES.get(error.status_code, "invalid_request")
-        response = self._refused(Refusal(error.status_code, code, error.detail, dict(error.headers or {})))
+        headers = dict(error.headers or {})
+        code, message = "invalid_request", error.detail
+        if error.status_code == 404:
+            code, message = "not_found", "expected a path of /docs.json, found another: for the web page open /ui/"
+        if error.status_code == 405:
+            code = "method_not_allowed"
+            message = f"expected {headers['Allow']} for this path, found {request.method}: see /docs.json"
+        response = self._refused(Refusal(error.status_code, code, message, headers))
         return self._finished(uuid.uuid4().hex, "other", response, time.perf_counter())
 
 

@@ -38,7 +38,9 @@ class Settings(BaseSettings):
     )
     accept_tiff: bool = Field(False, description="also accept TIFF pictures")
     read_timeout: float = Field(20.0, gt=0, description="seconds a client may take to send its body")
-    queue: int = Field(64, ge=1, description="pictures that may wait for a slot; beyond: 429")
+    queue: int = Field(
+        64, ge=1, description="pictures that may wait for a slot; beyond: 429, but a batch is let in whole"
+    )
     drain_seconds: float = Field(
         2.0, ge=0, description="after SIGTERM: how long new requests are still answered while /readyz says 503"
     )

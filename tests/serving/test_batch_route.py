@@ -221,7 +221,9 @@ def test_the_cap_of_the_whole_body_holds_to_the_byte(tiny: Live, how: Callable[[
     exact = client.post(ROUTE, content=how(form_of(1500)), headers=FORM)
     assert outcomes(exact) == ["unsupported_format"] * 2
     for more in (1501, 15_000):
-        assert error_of(client.post(ROUTE, content=how(form_of(more)), headers=FORM)) == (413, "too_large")
+        refused = client.post(ROUTE, content=how(form_of(more)), headers=FORM)
+        assert error_of(refused) == (413, "too_large")
+        assert "send fewer or smaller pictures" in refused.json()["error"]["message"]
 
 
 def test_a_body_declared_too_large_is_not_read(tiny: Live) -> None:

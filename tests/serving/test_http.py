@@ -292,7 +292,9 @@ def test_a_client_that_goes_away_is_no_defect(client: TestClient) -> None:
 )
 def test_what_is_not_there_is_404_as_json(client: TestClient, path: str) -> None:
     for method in ("GET", "POST"):
-        assert error_of(client.request(method, path, follow_redirects=False)) == (404, "not_found")
+        response = client.request(method, path, follow_redirects=False)
+        assert error_of(response) == (404, "not_found")
+        assert "/ui/" in response.json()["error"]["message"], "where people want to go"
 
 
 @pytest.mark.parametrize(
@@ -307,6 +309,8 @@ def test_another_method_is_405_as_json(client: TestClient, method: str, path: st
     response = client.request(method, path)
     assert error_of(response) == (405, "method_not_allowed")
     assert set(response.headers["allow"].split(", ")) == allowed
+    message = response.json()["error"]["message"]
+    assert all(word in message for word in (*allowed, f"found {method}"))
 
 
 @pytest.mark.parametrize("body", [b"hello", b"<svg/>", b"%PDF-1.7", b"\0" * 100, b"II*\0", b"http://localhost/a.png"])
@@ -426,6 +430,12 @@ def test_a_token_may_be_any_text(live: Live, picture: bytes) -> None:
     right = {b"Authorization": "Bearer schlüssel-日本".encode()}
     assert client.post("/v1/predict", content=picture, headers=right).status_code == 200
     assert error_of(client.post("/v1/predict", content=picture, headers={b"Authorization": b"Bearer schl"}))[0] == 401
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEARER"])
+def test_the_schemes_name_has_no_case(guarded: TestClient, scheme: str) -> None:
+    assert guarded.get("/v1/model", headers={"Authorization": f"{scheme} a-long-secret"}).status_code == 200
+    assert error_of(guarded.get("/v1/model", headers={"Authorization": f"{scheme} A-long-secret"}))[0] == 401
 
 
 def test_an_empty_token_is_no_token(live: Live, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from serving.database import is_there
 from serving.errors import BadInput, ThawError
 from serving.ledger import opened
 from serving.session import Session, gpu_count
-from serving.settings import Device, cores, find_home, load_settings
+from serving.settings import Device, cores, find_home, load_settings, model_store
 
 PACKAGES = (
     "thaw", "torch", "torchvision", "timm", "onnx", "onnxruntime-gpu", "onnxruntime", "prefect", "bentoml", "pillow",
@@ -66,7 +66,7 @@ def examine() -> dict[str, Any]:
         "predictions": _predictions,
         "weights": _weights,
         "home": lambda: _folder("home", find_home()),
-        "model store": lambda: _folder("model store", Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")),
+        "model store": lambda: _folder("model store", model_store()),
         "ledger": _ledger,
         "Prefect": _prefect,
     }

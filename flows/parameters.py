@@ -91,7 +91,8 @@ def read_parameters(
 ) -> Parameters:
     """Defaults, then `base`, then the file, then `given`, then each `key.path=value`; the later one wins.
 
-    A relative `data.root` is one from the working directory: a worker, or the next command, may have another.
+    A relative `data.root` or file in `model.weights` is one from the working directory: a worker, or the next command,
+    may have another.
     Raises BadInput naming every wrong key at once.
     """
     values = _merged(_merged(base, _read_file(config) if config else {}), given or {})
@@ -109,8 +110,11 @@ def read_parameters(
             value = {part: value}
         values = _merged(values, value)
     parameters = checked(values)
-    data = parameters.data.model_copy(update={"root": absolute(parameters.data.root)})
-    return parameters.model_copy(update={"data": data})
+    whole: dict[str, Any] = {"data": parameters.data.model_copy(update={"root": absolute(parameters.data.root)})}
+    weights = parameters.model.weights
+    if weights not in ("imagenet", "none"):
+        whole["model"] = parameters.model.model_copy(update={"weights": str(absolute(Path(weights)))})
+    return parameters.model_copy(update=whole)
 
 
 def checked(values: dict[str, Any]) -> Parameters:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.errors import BadInput
@@ -49,6 +49,15 @@ class Settings(BaseSettings):
     )
     poll_seconds: float = Field(1.0, gt=0, description="how often the service asks the ledger for the champion")
 
+    @field_validator("ledger")
+    @classmethod
+    def _absolute_file(cls, url: str | None) -> str | None:
+        """A worker's working directory is not the one in which the URL was written."""
+        scheme, separator, file = (url or "").partition(":///")
+        if scheme in ("sqlite", "sqlite+pysqlite") and file and not file.startswith((":", "file:")):
+            return f"{scheme}{separator}{Path(file).absolute()}"
+        return url
+
 
 def load_settings() -> Settings:
     """The settings of this environment. Raises BadInput naming the variable that is wrong."""
@@ -79,6 +88,11 @@ def find_home(start: Path | None = None) -> Path:
         if (directory / HOME_NAME).is_dir():
             return directory / HOME_NAME
     return here / HOME_NAME
+
+
+def model_store() -> Path:
+    """Where BentoML keeps its models (`BENTOML_HOME`), absolute, whether or not it exists yet."""
+    return Path(os.environ.get("BENTOML_HOME") or "~/bentoml").expanduser().absolute()
 
 
 def existing_home() -> Path:

@@ -105,6 +105,12 @@ def test_every_model_refuses_unknown_keys_and_is_frozen() -> None:
         assert model.model_config["frozen"], model
 
 
+def test_a_file_of_weights_is_one_from_the_working_directory(tmp_path: Path) -> None:
+    """A deployment's runs start in the checkout."""
+    assert read("model.weights=w.pth").model.weights == str(tmp_path / "w.pth")
+    assert [read(f"model.weights={word}").model.weights for word in ("imagenet", "none")] == ["imagenet", "none"]
+
+
 # --- --set ------------------------------------------------------------------------------------------
 
 

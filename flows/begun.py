@@ -54,7 +54,7 @@ def read_run(run: Path) -> Parameters:
         ) from None
 
 
-def last_parameters(home: Path, name: str) -> Parameters:
+def last_parameters(home: Path, name: str, hint: str = "give the folder, and --name") -> Parameters:
     """The parameters of the newest run of a name that came to a verdict. Raises BadInput where it has none."""
     for result in sorted((home / "runs").glob(f"*/{RESULT}"), reverse=True):
         with suppress(BadInput):  # one damaged old run must not stop every new one
@@ -63,7 +63,7 @@ def last_parameters(home: Path, name: str) -> Parameters:
                 return parameters
     raise BadInput(
         f"expected pictures, or the name of a model that was retrained before, found {name!r}, which is neither here "
-        f"nor in {home}: give the folder, and --name"
+        f"nor in {home}: {hint}"
     )
 
 

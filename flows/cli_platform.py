@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from flows.options import Config, DeviceOption, Json, Set, checked_device, err, escaped
+from serving.errors import BadInput
+
+if TYPE_CHECKING:
+    from flows.parameters import Parameters
 
 
 def up(
@@ -33,7 +39,7 @@ def up(
         tell(f"ready: Prefect UI {ui}" + (f", predictions {body['service']}/ui/" if body["service"] else ""))
 
     def tell(text: str) -> None:
-        err.print(escaped(text) if "\n" not in text else text, highlight=False, soft_wrap=True)
+        err.print(escape(text), highlight=False, soft_wrap=True)
 
     options = Options(host, port, prefect_port, not no_serve, name, checked_device(device), runs)
     bring_up(options, tell, ready)
@@ -56,38 +62,55 @@ def init(
         print(
             f"{body['config']}: {body['pictures']} pictures of {len(body['classes'])} classes; read it, change it, then"
         )
-        print(f"thaw retrain --config {body['config']}")
+        print(f"thaw retrain --config {shlex.quote(body['config'])}")
 
 
 def schedule(
     name: Annotated[str, typer.Argument(help="Model name; the deployment will be retrain/NAME.")],
-    cron: Annotated[str, typer.Option("--cron", help="When, e.g. '0 2 * * *': every night at two.")],
+    cron: Annotated[str | None, typer.Option("--cron", help="When, e.g. '0 2 * * *': every night at two.")] = None,
     timezone: Annotated[str, typer.Option("--timezone", help="Of the cron line, e.g. Europe/Berlin.")] = "UTC",
     config: Config = None,
     settings: Set = None,
     paused: Annotated[bool, typer.Option("--paused", help="Create it, but start nothing by the clock yet.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Delete the deployment and what is kept of it.")] = False,
     as_json: Json = False,
 ) -> None:
     """Retrain a model by the clock, and on new data. Without --config: as its last run was."""
     from flows import quiet
     from serving.settings import find_home
 
+    if (cron is None) != remove:
+        raise BadInput(f"expected one of --cron and --remove, found {'both' if remove else 'neither'}: give one")
     home = find_home()
     quiet.use_platform(home)
 
+    from flows import schedule as schedules
+
+    if cron is None:
+        body = schedules.remove(name, home)
+        told = f"{body['deployment']}: removed, with {body['removed']}"
+    else:
+        schedules.check_cron(cron, timezone)
+        parameters = _scheduled(name, home, config, settings or [])
+        body = schedules.schedule(parameters, cron, timezone, not paused, home)
+        told = f"{body['deployment']}: {cron} ({timezone}){', paused' if paused else ''}; kept in {body['file']}"
+    print(json.dumps(body) if as_json else told)
+
+
+def _scheduled(name: str, home: Path, config: Path | None, settings: list[str]) -> Parameters:
     from flows.begun import choose, last_parameters
     from flows.parameters import read_parameters
-    from flows.schedule import schedule as create
 
     if config is None:  # NAME is a model's, also where a folder is called so
-        parameters = read_parameters(last_parameters(home, name).model_dump(mode="json"), None, settings or [])
+        last = last_parameters(home, name, "write its parameters with `thaw init`, and give --config")
+        parameters = read_parameters(last.model_dump(mode="json"), None, settings)
     else:
-        parameters, _ = choose(None, name, config, settings or [], None)
-    body = create(parameters, cron, timezone, not paused, home)
-    if as_json:
-        print(json.dumps(body))
-    else:
-        print(f"{body['deployment']}: {cron} ({timezone}){', paused' if paused else ''}; kept in {body['file']}")
+        parameters, _ = choose(None, name, config, settings, None)
+    if not parameters.data.root.exists():  # the worker's machine may be another
+        err.print(
+            escaped(f"no pictures at {parameters.data.root} here: the runs fail unless the worker finds them there")
+        )
+    return parameters
 
 
 def doctor(as_json: Json = False) -> int:

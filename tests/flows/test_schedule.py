@@ -1,4 +1,4 @@
-"""`thaw schedule`: the deployment of a model of one's own, what is kept of it, and what Prefect makes of it."""
+"""`thaw schedule`: the deployment of a model of one's own, and what is refused (test_configure.py deploys for real)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.utilities.templating import apply_values
 
-from flows.begun import choose, keep_parameters
-from flows.configure import PREFECT_FILE, DeployError
+from flows.begun import choose
+from flows.configure import PREFECT_FILE
 from flows.parameters import Parameters, checked
-from flows.schedule import _prefect_file, schedule
-from tasks.release.unchanged import RESULT
-from tests.flows.conftest import errors, settings, thaw
+from flows.schedule import _prefect_file, check_cron
+from tests.flows.conftest import errors, thaw
 
 OWN = {"name": "cells", "data": {"root": "/pictures"}, "gate": {"min_recall": {"größe: 1": 0.5}}}
 NOWHERE = "http://127.0.0.1:9/api"
@@ -82,6 +80,9 @@ def test_a_deployment_has_the_whole_path_of_the_pictures(config: Path, tmp_path:
     [
         ({}, ("--cron", "every night"), "expected a cron line such as '0 2 * * *'"),
         ({}, ("--cron", ""), "expected a cron line"),
+        ({}, ("--cron", "0 0 2 * * *"), "6 fields: wanted are minute, hour"),
+        ({}, ("--cron", "0 2 * * *", "--timezone", ""), "no time zone"),
+        ({"data": {"rot": "/pictures"}}, ("--cron", "every night"), "expected a cron line"),
         ({}, ("--cron", "0 25 * * *"), "'0 25 * * *'"),
         ({}, ("--cron", "0 2 * * *", "--timezone", "Mars/Olympus"), "'Mars/Olympus'"),
         ({"name": "nightly"}, ("--cron", "0 2 * * *"), "a name other than nightly, on-demand, on-new-data"),
@@ -110,19 +111,14 @@ def test_without_a_server_nothing_is_kept(config: Path, home: Path) -> None:
     assert not list(home.iterdir())
 
 
-def test_what_prefect_does_not_take_is_not_kept(home: Path, pretended: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else every later `thaw up` would fail on it, and an earlier schedule would be lost."""
-
-    def refuse(file: Path, _home: Path) -> None:
-        assert file.is_file()
-        raise DeployError("no")
-
-    monkeypatch.setattr("flows.schedule.deploy", refuse)
+def test_where_nothing_answers_nothing_is_kept(config: Path, home: Path, pretended: None) -> None:
     kept = home / "deployments" / "cells.yaml"
     kept.parent.mkdir()
     kept.write_text("before")
-    with pytest.raises(DeployError):
-        schedule(parameters(), "0 2 * * *", "UTC", True, home)
+    for words in (("--config", config, "--cron", "0 2 * * *"), ("--remove",)):
+        ran = thaw("schedule", "cells", *words)
+        assert (ran.status, ran.out) == (2, "")
+        assert f"expected the Prefect server {NOWHERE} to answer, it did not (" in errors(ran.err)[0]
     assert kept.read_text() == "before"
     assert list(kept.parent.iterdir()) == [kept]
 
@@ -131,30 +127,16 @@ def test_a_model_that_was_never_retrained_needs_a_config(home: Path, pretended: 
     ran = thaw("schedule", "cells", "--cron", "0 2 * * *")
     assert ran.status == 2
     assert "a model that was retrained before, found 'cells'" in ran.err
+    assert ran.err.rstrip().endswith("and give --config"), "this command takes no folder"
 
 
-# --- what is kept (benchmarks/orchestration.py deploys for real) -------------------------------------
+@pytest.mark.parametrize(("words", "found"), [((), "neither"), (("--cron", "@daily", "--remove"), "both")])
+def test_a_clock_or_the_removal(words: tuple[str, ...], found: str, home: Path) -> None:
+    ran = thaw("schedule", "cells", *words)
+    assert ran.status == 2
+    assert f"expected one of --cron and --remove, found {found}" in ran.err
 
 
-def test_what_was_deployed_is_what_is_kept(home: Path, pretended: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last run's parameters, in a directory where the pictures lie in a folder called like the model."""
-    deployed: list[str] = []
-    monkeypatch.setattr("flows.schedule.deploy", lambda file, _home: deployed.append(file.read_text(encoding="utf-8")))
-    Path("cells").mkdir()
-    keep_parameters(home / "runs" / "1", parameters())
-    (home / "runs" / "1" / RESULT).write_text("{}")
-    chosen = ("--cron", "0 2 * * 1", "--timezone", "Europe/Berlin", "--paused", *settings("finetune.epochs=3"))
-    file = home / "deployments" / "cells.yaml"
-    for options in (chosen, chosen):  # again: nothing is in its way
-        ran = thaw("schedule", "cells", "--json", *options)
-        assert ran.status == 0, ran.err
-        assert ran.document == {
-            "deployment": "retrain/cells", "cron": "0 2 * * 1", "timezone": "Europe/Berlin", "active": False,
-            "file": str(file),
-        }  # fmt: skip
-        assert file.read_text(encoding="utf-8") == deployed[-1]
-    (own,) = yaml.safe_load(deployed[0])["deployments"]
-    assert checked(own["parameters"]) == parameters(finetune={"epochs": 3})
-    assert apply_values(own["parameters"], {}) == own["parameters"], "Prefect changes nothing in them"
-    ran = thaw("schedule", "cells", *chosen)
-    assert ran.out == f"retrain/cells: 0 2 * * 1 (Europe/Berlin), paused; kept in {file}\n"
+@pytest.mark.parametrize("cron", ["0 2 * * *", "*/5 1-4 * * mon-fri", "@daily"])
+def test_clocks_that_are_taken(cron: str) -> None:
+    check_cron(cron, "Europe/Berlin")

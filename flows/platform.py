@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,9 +17,10 @@ from flows import quiet
 from flows.processes import Component
 from flows.serve import is_loopback
 from serving.errors import ThawError
-from serving.settings import load_settings
+from serving.settings import load_settings, model_store
 
 _START_SECONDS = 180.0
+_CONFIGURE_SECONDS = 300.0
 _LOOK_SECONDS = 0.5
 _HEALTH_SECONDS = 5.0
 Tell = Callable[[str], None]
@@ -79,6 +79,8 @@ class Platform:
         serve += ["--name", options.name] if options.name else []
         serve += ["--device", options.device] if options.device else []
         self._service = component("service", self._service_answers, *serve)
+        configure = ["-m", "flows.configure", "--runs", str(options.runs)]
+        self._configuration = component("configure", lambda: True, *configure)
         self._components = [self._server, *([self._service] if options.serve else []), self._worker]
 
     def start(self, stopped: Callable[[], bool]) -> None:
@@ -90,7 +92,9 @@ class Platform:
         if stopped():
             return
         self._tell("creating work pool, deployments and automations")
-        self._configure()
+        self._configure(stopped)
+        if stopped():
+            return
         self._worker.start()
         for part in self._components:
             self._wait(part, stopped)
@@ -124,9 +128,8 @@ class Platform:
                 self._tell_health(part, True)
                 return
             if part.ended() is not None or time.monotonic() > deadline:
-                raise PlatformError(
-                    f"expected {part.name} to come up, it did not. The end of {part.log}:\n{part.tail()}"
-                )
+                self._tell_end(part)
+                raise PlatformError(f"expected {part.name} to come up, it did not: see {part.log}")
             time.sleep(_LOOK_SECONDS)
 
     def _tell_health(self, part: Component, known: bool | None = None) -> None:
@@ -136,14 +139,25 @@ class Platform:
             state = "answers" if healthy else "does not answer"
             self._tell(f"{part.name} {state} (pid {part.pid}, log {part.log})")
 
-    def _configure(self) -> None:
-        """Pool, queues, deployments and automations; run again, it changes nothing."""
-        code = ["-m", "flows.configure", "--runs", str(self._options.runs)]
-        done = subprocess.run(
-            [sys.executable, *code], env=self._environment, capture_output=True, text=True, timeout=300
-        )
-        if done.returncode:
-            raise PlatformError("expected the deployments to be created, they were not:\n" + done.stderr[-2000:])
+    def _tell_end(self, part: Component) -> None:
+        for line in part.tail(8).splitlines():
+            self._tell(f"  {line}")
+
+    def _configure(self, stopped: Callable[[], bool]) -> None:
+        """Pool, queues, deployments and automations; run again, it changes nothing. Returns early when `stopped`."""
+        part = self._configuration
+        part.start()
+        deadline = time.monotonic() + _CONFIGURE_SECONDS
+        try:
+            while part.ended() is None and not stopped() and time.monotonic() < deadline:
+                time.sleep(_LOOK_SECONDS)
+            if stopped():
+                return
+            self._tell_end(part)  # what went wrong, or a notice
+            if part.ended() != 0:
+                raise PlatformError(f"expected the deployments to be created, they were not: see {part.log}")
+        finally:
+            part.stop()
 
     def _server_answers(self) -> bool:
         return _ok("GET", f"{self._options.api}/health", self._environment)
@@ -178,6 +192,8 @@ def _environment(options: Options, home: Path) -> dict[str, str]:
     settings = load_settings()
     environment = quiet.without_defaults() | {
         "THAW_HOME": str(home),
+        "THAW_LEDGER": settings.ledger or "",
+        "BENTOML_HOME": str(model_store()),
         "PREFECT_API_URL": options.api,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",
@@ -189,13 +205,15 @@ def _environment(options: Options, home: Path) -> dict[str, str]:
         "BENTOML_DO_NOT_TRACK": "True",
         "PYTHONUNBUFFERED": "1",
     }
-    environment.setdefault("THAW_LEDGER", settings.ledger or "")
-    environment.setdefault("BENTOML_HOME", str(Path.home() / "bentoml"))
+    secret = environment.get("PREFECT_SERVER_API_AUTH_STRING")
+    if secret:  # the server asks for it on loopback too
+        environment["PREFECT_API_AUTH_STRING"] = secret
     if not is_loopback(options.host):
         environment["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] = "true"
-        environment["PREFECT_API_AUTH_STRING"] = environment["PREFECT_SERVER_API_AUTH_STRING"]
     return environment
 
 
 def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "localhost") else host  # noqa: S104 - an address to be compared with
+    if host in ("0.0.0.0", "localhost"):  # noqa: S104 - an address to be compared with
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

@@ -29,6 +29,7 @@ class Component:
     log: Path
     healthy: Callable[[], bool]
     starts: int = 0
+    log_begins: int = 0  # bytes of earlier sessions, which the log keeps
     early_ends: int = 0
     started_at: float = 0.0
     again_at: float = 0.0
@@ -37,6 +38,8 @@ class Component:
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as out:
+            if not self.starts:
+                self.log_begins = out.tell()
             self.process = subprocess.Popen(
                 self.command,
                 env=dict(self.environment),
@@ -85,8 +88,9 @@ class Component:
         return self.process.wait()
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines of its output."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        """The last lines of its output, this session's alone."""
+        text = self.log.read_bytes()[self.log_begins :].decode(errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
 
 
 def describe_status(status: int) -> str:

@@ -52,6 +52,9 @@ def use_platform(home: Path) -> None:
         # none runs, or it was killed and left its address
         return
     os.environ.setdefault("PREFECT_API_URL", api)
+    secret = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    if secret and os.environ["PREFECT_API_URL"] == api:  # as `thaw up` itself does: its server wants it
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", secret)
 
 
 def prefect_api() -> str:

@@ -33,7 +33,7 @@ def run_server(name: str | None, host: str, port: int, device: Device | None, in
     if device == "cuda" and gpu_count() == 0:
         raise DeviceError("expected a GPU for device=cuda, the CUDA driver offers none here: use --device cpu or auto")
     home = find_home()
-    name = _known(settings.ledger or home, name)
+    name = known_name(settings.ledger or home, name)
     check_port(host, port, "--port")
     os.environ |= {"THAW_HOME": str(home), "THAW_DEVICE": device, "THAW_INSECURE": str(insecure)}
     os.environ |= {"THAW_NAME": name} if name else {}
@@ -45,7 +45,7 @@ def run_server(name: str | None, host: str, port: int, device: Device | None, in
     os.execv(sys.executable, command)
 
 
-def _known(place: Path | str, name: str | None) -> str | None:
+def known_name(place: Path | str, name: str | None) -> str | None:
     """The name to answer with, as far as it can be told yet. Raises BadInput: no model is called so, or several are."""
     if not is_there(place):
         return name

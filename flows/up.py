@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -14,20 +15,22 @@ from filelock import Timeout
 
 from flows import quiet
 from flows.platform import Options, Platform, Tell
-from flows.serve import check_port, is_loopback
+from flows.serve import check_port, is_loopback, known_name
 from serving.errors import BadInput
 from serving.locks import lock as lock_of
-from serving.settings import find_home
+from serving.settings import find_home, load_settings
 
 
 def bring_up(options: Options, tell: Tell, ready: Callable[[dict[str, object]], None]) -> None:
     """Starts everything, calls `ready` once all of it answers, and keeps it so until Ctrl-C or SIGTERM.
 
     Writes `up.json` and `logs/` under the home while it runs. Raises BadInput: a port is taken, an address beyond
-    loopback without secrets, or it runs already; PlatformError: a component does not come up.
+    loopback without secrets, or it runs already, more than one model to
+    serve and no name; PlatformError: a component does not come up.
     """
     home = find_home()
     _check(options)
+    options = replace(options, name=_name_to_serve(options, home))
     home.mkdir(parents=True, exist_ok=True)
     with _only_one(home), _stop_signals() as stopped:
         platform = Platform(options, home, tell)
@@ -57,6 +60,13 @@ def _check(options: Options) -> None:
         )
     for option, port in ports.items():
         check_port(options.host, port, option)
+
+
+def _name_to_serve(options: Options, home: Path) -> str | None:
+    """Settled once: a second model that is published meanwhile must not keep the service from starting again."""
+    settings = load_settings()
+    name = options.name or settings.name
+    return known_name(settings.ledger or home, name) if options.serve else name
 
 
 def _write_address(home: Path, options: Options) -> None:

@@ -139,6 +139,18 @@ def test_an_exit_is_told_by_its_status(made: Callable[[str], Component]) -> None
     assert part.stop() == 7, "stopped while it waits for its next start"
 
 
+def test_the_end_of_its_output_is_this_sessions(made: Callable[[str], Component]) -> None:
+    for word in ("before", "now"):
+        part = made(f"print('{word}')")
+        part.start()
+        wait_for(lambda part=part: part.ended() is not None)
+    assert part.log.read_text() == "before\nnow\n"
+    assert part.tail() == "now"
+    part.start()  # again in the same session
+    wait_for(lambda: part.ended() is not None)
+    assert part.tail() == "now\nnow"
+
+
 def test_stop_ends_one_that_ignores_sigterm_with_its_children(
     made: Callable[[str], Component], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,11 +16,11 @@ import pytest
 from filelock import Timeout
 
 from flows import up
-from flows.platform import Options
+from flows.platform import Options, Platform, PlatformError, _environment
 from flows.quiet import ADDRESS, use_platform
 from serving.errors import BadInput
 from serving.locks import lock
-from tests.flows.conftest import errors, thaw
+from tests.flows.conftest import errors, promote, publish, thaw
 
 API = "http://127.0.0.1:4321/api"
 
@@ -127,6 +128,75 @@ def test_another_locks_time_out_is_not_taken_for_a_second_one(home: Path) -> Non
 def test_nonsense(arguments: tuple[object, ...], home: Path) -> None:
     assert thaw("up", *arguments).status == 2
     assert not list(home.iterdir())
+
+
+@pytest.mark.usefixtures("bentoml_home")
+def test_two_models_and_no_name_is_told_before_anything_starts(home: Path) -> None:
+    for name in ("cells", "colours"):
+        publish(home, 1, name)
+    ports = ("--port", free_port(), "--prefect-port", free_port())
+    line = refused(*ports)
+    assert "expected one model name, found cells, colours: give --name" in line
+    assert "expected a model named belts, found cells, colours" in refused("--name", "belts", *ports)
+    assert not (home / "logs").exists()
+
+
+@pytest.mark.usefixtures("bentoml_home")
+def test_the_only_model_is_served_whatever_is_published_meanwhile(home: Path) -> None:
+    assert up._name_to_serve(options(), home) is None
+    publish(home, 1)
+    promote(home, 1)
+    assert up._name_to_serve(options(), home) == "colours"
+
+
+# --- what its components are given ------------------------------------------------------------------
+
+
+def options(prefect_port: int = 4321) -> Options:
+    return Options("127.0.0.1", 3000, prefect_port, True, None, None, 1)
+
+
+def test_the_servers_password_is_everybodys(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "PREFECT_API_AUTH_STRING" not in _environment(options(), home)
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "anna:s3cret")
+    assert _environment(options(), home)["PREFECT_API_AUTH_STRING"] == "anna:s3cret"
+    write(home, os.getpid())
+    use_platform(home)
+    assert os.environ["PREFECT_API_AUTH_STRING"] == "anna:s3cret"
+
+
+def test_another_server_is_not_told_the_password(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "anna:s3cret")
+    monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere/api")
+    write(home, os.getpid())
+    use_platform(home)
+    assert "PREFECT_API_AUTH_STRING" not in os.environ
+
+
+def test_relative_places_are_made_absolute(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTOML_HOME", "bento")
+    monkeypatch.setenv("THAW_LEDGER", "sqlite:///x.db")
+    given = _environment(options(), home)
+    assert given["BENTOML_HOME"] == str(tmp_path / "bento")
+    assert given["THAW_LEDGER"] == f"sqlite:///{tmp_path / 'x.db'}"
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert Options("::1", 3000, 4321, True, None, None, 1).api == "http://[::1]:4321/api"
+
+
+def test_ctrl_c_while_the_deployments_are_created_is_no_error(home: Path) -> None:
+    platform = Platform(options(free_port()), home, print)
+    platform._configure(lambda: platform._configuration.starts > 0)
+    assert platform._configuration.ended() == -signal.SIGTERM
+
+
+def test_why_there_are_no_deployments_is_told_line_by_line(home: Path) -> None:
+    told: list[str] = []
+    chosen = options(free_port())
+    with pytest.raises(PlatformError, match=r"they were not: see .*configure\.log$"):
+        Platform(chosen, home, told.append)._configure(lambda: False)
+    assert any(line.startswith(f"  error: expected the Prefect server {chosen.api} to answer") for line in told)
 
 
 # --- how other commands find it ---------------------------------------------------------------------

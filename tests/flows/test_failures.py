@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows.failures import TRACEBACK, explained
-from flows.serve import _known
+from flows.serve import known_name
 from serving.database import FILE
 from tests.conftest import write_digits
 from tests.flows.conftest import Ran, command, errors, promote, publish, thaw
@@ -175,5 +175,5 @@ def test_serve_knows_the_models_of_the_ledger(
 def test_serve_starts_before_there_is_a_ledger_and_while_its_database_is_down(closed: int, tmp_path: Path) -> None:
     """It waits for the first model, and asks the database again."""
     for place in (tmp_path, f"sqlite:///{tmp_path / 'books.db'}", f"postgresql://u@127.0.0.1:{closed}/x"):
-        assert _known(place, "cells") == "cells"
+        assert known_name(place, "cells") == "cells"
     assert not list(tmp_path.iterdir())

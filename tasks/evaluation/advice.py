@@ -119,6 +119,8 @@ def _other_threshold(
     """The operating point that shows what was wanted on validation, and what it costs, if there is one."""
     if check.metric not in ("recall", "precision") or check.scope not in classes or check.operator == "<=":
         return None
+    if not 0 < check.threshold < 1:  # nothing to show, or what no sample can
+        return None
     index = classes.index(check.scope)
     curve = tradeoff(validation.probabilities[:, index], validation.truth == index, groups=groups)
     best = (curve.for_recall if check.metric == "recall" else curve.for_precision)(check.threshold)

@@ -187,7 +187,7 @@ def test_as_a_container_starts_it_it_wants_a_token_and_right_settings(
 
 def test_thaw_serve_wants_a_token_for_an_address_that_others_reach(tmp_path: Path) -> None:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("THAW_")}
-    command = [sys.executable, "-m", "flows.cli", "serve", "--host", "0.0.0.0", "--port", "0"]
+    command = [sys.executable, "-m", "flows.cli", "serve", "--host", "0.0.0.0"]
     environment = inherited | {"THAW_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2

@@ -34,8 +34,8 @@ CHILD = """
         faults()
         inside = faults()
         size = int(open("/proc/self/statm").read().split()[1])
+    freed = size - int(open("/proc/self/statm").read().split()[1])  # before other blocks take the same addresses
     after = faults()
-    freed = size - int(open("/proc/self/statm").read().split()[1])
     print(plain, inside, after, freed)
 """
 

@@ -125,18 +125,12 @@ def test_the_demo_starts_nothing_by_itself_and_what_a_person_switched_stays_so(
     _switch(client, "retrain/cells", False)
     _switch(client, "retrain/nightly", True)
     client.pause_deployment(client.read_deployment_by_name("promote/on-demand").id)
-    gone = schedule(checked(OWN | {"name": "gone"}), "0 2 * * *", "UTC", True, home)
-    ran = thaw("schedule", "gone", "--remove", "--json")
-    assert (ran.status, ran.document) == (0, {"deployment": "retrain/gone", "removed": gone["file"]})
 
     configure(1, home)
 
     assert state_of(client, "retrain/cells") == (False, [False], [False])
     assert state_of(client, "retrain/nightly") == (False, [True], [])
     assert state_of(client, "promote/on-demand") == (True, [], [])
-    with pytest.raises(ObjectNotFound):
-        client.read_deployment_by_name("retrain/gone")
-    assert not client.read_automations_by_name("retrain/gone on new data")
     # a command that says so is a person who switches it on
     assert schedule(checked(OWN), "0 3 * * *", "Europe/Berlin", True, home) == kept | {"cron": "0 3 * * *"}
     assert state_of(client, "retrain/cells") == (False, [True], [True])
@@ -171,12 +165,15 @@ def test_what_was_deployed_is_what_is_kept_until_it_is_removed(pool: SyncPrefect
     deployed = pool.read_deployment_by_name("retrain/cells")
     assert checked(deployed.parameters) == checked(own["parameters"])
     assert [each.active for each in deployed.schedules] == [False]
-    ran = thaw("schedule", "cells", *chosen)  # again: nothing is in its way
-    assert ran.out == f"retrain/cells: 0 2 * * 1 (Europe/Berlin), paused; kept in {file}\n"
 
-    pool.delete_deployment(pool.read_deployment_by_name("retrain/cells").id)  # as somebody does in the UI
-    assert thaw("schedule", "cells", "--remove").out == f"retrain/cells: removed, with {file}\n"
+    ran = thaw("schedule", "cells", "--remove", "--json")
+    assert (ran.status, ran.document) == (0, {"deployment": "retrain/cells", "removed": str(file)})
     assert not file.exists()
+    assert not pool.read_automations_by_name("retrain/cells on new data")
+    with pytest.raises(ObjectNotFound):
+        pool.read_deployment_by_name("retrain/cells")
+    file.write_text("{}")  # somebody deleted it in the UI before
+    assert thaw("schedule", "cells", "--remove").out == f"retrain/cells: removed, with {file}\n"
     ran = thaw("schedule", "cells", "--remove")
     assert ran.status == 2
     assert f"a model that has a schedule, found 'cells': those of {home} are none" in ran.err

@@ -25,8 +25,8 @@ def bring_up(options: Options, tell: Tell, ready: Callable[[dict[str, object]], 
     """Starts everything, calls `ready` once all of it answers, and keeps it so until Ctrl-C or SIGTERM.
 
     Writes `up.json` and `logs/` under the home while it runs. Raises BadInput: a port is taken, an address beyond
-    loopback without secrets, or it runs already, more than one model to
-    serve and no name; PlatformError: a component does not come up.
+    loopback without secrets, more than one model to serve and no name, or it runs already; PlatformError: a component
+    does not come up.
     """
     home = find_home()
     _check(options)

@@ -6,6 +6,10 @@ The start is a common mistake, made for real: EfficientNet-Lite0 from random wei
 pictures, until it knows them. Beside it Thaw's strategy on the same splits: the pretrained backbone frozen, its head
 trained, then everything fine-tuned with augmentation and averaged weights. Each seed draws other pictures.
 
+Four classes: a cell's kind (mono- or polycrystalline) and state (functional or defective). By the state alone always
+`functional` is right for 69 % already, and the start for 72 %; there Thaw's gain is +8.2 points (three seeds: +7.0,
++8.2, +14.5), with 89 % training accuracy.
+
 Training accuracy is that of the kept weights on the training pictures as they are: in eval mode, without augmentation.
 Thaw chooses its weight decay, epoch and share on the validation pictures, so the test pictures, on which nothing is
 chosen, are decided too.
@@ -72,7 +76,8 @@ def measure(
     seed: int = 0,
 ) -> Figures:
     """One draw of the pictures, and both networks on it. `counts`: of the validation and of the test pictures."""
-    pictures = lay_out(place / "pictures", dict(zip(SPLITS, (train, *counts), strict=True)), seed)
+    counted = dict(zip(SPLITS, (train, *counts), strict=True))
+    pictures = lay_out(place / "pictures", counted, seed, columns=("type", "label"))
     device, model = torch_device("auto"), ModelSpec(image_size=size)
     pre = describe(model)
     # these photos look alike, and are of different cells

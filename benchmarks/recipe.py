@@ -12,7 +12,7 @@ import csv
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,25 +59,28 @@ def child(side: str, job: Mapping[str, Any]) -> Figures:
     return found | {"device": device, "threads": torch.get_num_threads()}
 
 
-def lay_out(folder: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
-    """Copies photos into `folder/<split>/<class>/`: each split with the classes' natural shares, drawn with `seed`."""
+def lay_out(folder: Path, counts: Mapping[str, int], seed: int = 0, columns: Sequence[str] = ("label",)) -> Path:
+    """Copies photos into `folder/<split>/<class>/`: each split with the classes' natural shares, drawn with `seed`.
+
+    `columns`: of the demo's manifest, whose values together name a photo's class.
+    """
     with tempfile.TemporaryDirectory() as home:
         write_manifest(Path(home))
         with (Path(home) / MANIFEST).open(newline="", encoding="utf-8") as file:
-            photos = [(Path(row["path"]), row["label"]) for row in csv.DictReader(file)]
+            photos = [(Path(row["path"]), "-".join(row[name] for name in columns)) for row in csv.DictReader(file)]
     if sum(counts.values()) > len(photos):
         raise SystemExit(f"expected at most {len(photos)} pictures, found {sum(counts.values())} wanted: lower --train")
-    left: dict[str, list[Path]] = {"defective": [], "functional": []}
+    left: dict[str, list[Path]] = {label: [] for label in sorted({label for _, label in photos})}
     for number in np.random.default_rng(seed).permutation(len(photos)):
         photo, label = photos[number]
         left[label].append(photo)
-    share = len(left["defective"]) / len(photos)
+    ends = np.cumsum([len(found) for found in left.values()]) / len(photos)
     for split, many in counts.items():
-        defective = max(1, round(share * many))
-        for label, wanted in (("defective", defective), ("functional", many - defective)):
+        # rounded ends add up to `many`, as rounded shares need not
+        for (label, found), wanted in zip(left.items(), np.diff(np.rint(ends * many), prepend=0), strict=True):
             target = folder / split / label
             target.mkdir(parents=True)
-            for photo in [left[label].pop() for _ in range(wanted)]:
+            for photo in [found.pop() for _ in range(int(wanted))]:
                 shutil.copyfile(photo, target / photo.name)
     return folder
 

@@ -32,10 +32,10 @@ def test_a_tiny_run_is_real(tmp_path: Path) -> None:
     run = overfit.measure(tmp_path, train=32, size=32, start_epochs=1, tune_epochs=1, counts=(8, 10), seed=3)
     found = overfit.over_seeds([run])
     assert found["counts"] == {"train": 32, "validation": 8, "test": 10}
-    assert found["majority"]["train"] == pytest.approx(22 / 32)
+    assert found["majority"]["train"] == pytest.approx(13 / 32)  # functional, polycrystalline
     assert set(found["accuracy"]) == {"start", "head", "thaw"}
     assert len(requirements(found)) == 5
-    assert "| always the most frequent class | 68.8 |" in table(found)
+    assert "| always the most frequent class | 40.6 |" in table(found)
 
 
 def test_good_figures_meet_every_requirement() -> None:

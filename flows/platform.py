@@ -15,7 +15,7 @@ import httpx
 
 from flows import quiet
 from flows.processes import Component
-from flows.serve import is_loopback
+from flows.serve import is_loopback, url_of
 from serving.errors import ThawError
 from serving.settings import load_settings, model_store
 
@@ -46,11 +46,11 @@ class Options:
 
     @property
     def api(self) -> str:
-        return f"http://{_reachable(self.host)}:{self.prefect_port}/api"
+        return f"{url_of(self.host, self.prefect_port)}/api"
 
     @property
     def service(self) -> str:
-        return f"http://{_reachable(self.host)}:{self.port}"
+        return url_of(self.host, self.port)
 
 
 class Platform:
@@ -211,9 +211,3 @@ def _environment(options: Options, home: Path) -> dict[str, str]:
     if not is_loopback(options.host):
         environment["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] = "true"
     return environment
-
-
-def _reachable(host: str) -> str:
-    if host in ("0.0.0.0", "localhost"):  # noqa: S104 - an address to be compared with
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host

@@ -1,6 +1,6 @@
 """Settings that Prefect and BentoML read when they are imported: an ephemeral server that starts, and says little.
 
-Only defaults: what the user set in the environment or a profile holds.
+Only defaults: what the user set in the environment holds. Like every variable they stand above a Prefect profile.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def without_defaults() -> dict[str, str]:
 def use_platform(home: Path) -> None:
     """Lets this process use the Prefect server of a running `thaw up`, unless the environment names another.
 
-    Call before the first import of prefect.
+    A profile's server does not count: this home's runs are on the one that `thaw up` keeps. Call before the first
+    import of prefect.
     """
     try:
         address = json.loads((home / ADDRESS).read_text())

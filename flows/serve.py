@@ -39,9 +39,9 @@ def run_server(name: str | None, host: str, port: int, device: Device | None, in
     os.environ |= {"THAW_NAME": name} if name else {}
     command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Thaw", "--host", host, "--port", str(port)]
     if as_json:
-        print(json.dumps({"name": name, "url": f"http://{host}:{port}", "pid": os.getpid()}), flush=True)
+        print(json.dumps({"name": name, "url": url_of(host, port), "pid": os.getpid()}), flush=True)
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # BentoML's log is no part of the document
-    print(f"serving {name or 'the first model that is promoted'} on http://{host}:{port}", file=sys.stderr, flush=True)
+    print(f"serving {name or 'the first model that is promoted'} on {url_of(host, port)}", file=sys.stderr, flush=True)
     os.execv(sys.executable, command)
 
 
@@ -67,6 +67,16 @@ def check_port(host: str, port: int, option: str) -> None:
                 f"expected port {port} of {host} to be free, found it taken or out of reach "
                 f"({error.strerror}): stop what listens there, or choose another with {option}"
             ) from None
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a server that listens there is reached from this machine.
+
+    >>> url_of("0.0.0.0", 3000), url_of("::1", 3000)
+    ('http://127.0.0.1:3000', 'http://[::1]:3000')
+    """
+    here = {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound to
+    return f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -10,18 +10,29 @@ from torch import nn
 
 from tasks.model.classifier import Classifier
 
+# Of rates. EfficientNet-Lite0's 149 tensors in a group each cost AdamW 3.2 ms of Python a step, in these 24 groups 0.9.
+LEVELS = 12
+
 
 def layer_groups(network: Classifier, rate: float, decay: float, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW groups with smaller rates for earlier layers.
+    """AdamW groups with smaller rates for earlier layers: `rate * decay` for the first, `rate` for the head.
 
-    Depth is the order in which a backbone registers its parameters, which is the order of its layers in timm and
-    torchvision alike. The first tensor gets `rate * decay`, the head `rate`, geometric in between.
+    Geometric in between, in at most `LEVELS` steps of equally many tensors; each step has two groups, since weight
+    decay is for matrices and filters alone. Depth is the order in which a backbone registers its parameters, which is
+    the order of its layers in timm and torchvision alike.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
-    last = max(1, len(parameters) - 1)
+    levels = min(LEVELS, len(parameters))
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for number, parameter in enumerate(parameters):
+        groups.setdefault((number * levels // len(parameters), parameter.ndim > 1), []).append(parameter)
     return [
-        {"params": [p], "lr": rate * decay ** (1 - i / last), "weight_decay": weight_decay if p.ndim > 1 else 0.0}
-        for i, p in enumerate(parameters)
+        {
+            "params": part,
+            "lr": rate * decay ** (1 - level / max(1, levels - 1)),
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
+        for (level, decayed), part in groups.items()
     ]
 
 

@@ -14,7 +14,7 @@ from serving.preprocess import Preprocessing
 from tasks.model.backbone import build_backbone, describe, feature_size, load_backbone
 from tasks.model.classifier import Classifier, new_classifier, trainable
 from tasks.model.spec import ModelSpec
-from tasks.training.layers import freeze_statistics, layer_groups
+from tasks.training.layers import LEVELS, freeze_statistics, layer_groups
 
 
 def random_model(backbone: str, **changes: object) -> ModelSpec:
@@ -194,21 +194,31 @@ def test_frozen_statistics_stand_still_while_scale_and_shift_learn(network: Clas
 def test_earlier_layers_learn_more_slowly(network: Classifier) -> None:
     network.requires_grad_(True)
     groups = layer_groups(network, rate=1e-3, decay=0.2, weight_decay=0.05)
-    rates = [group["lr"] for group in groups]
-    assert len(groups) == trainable(network)["tensors"]
+    parameters = list(network.named_parameters())
+    rate_of = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(rate_of) == len(parameters), "each in one group"
+    rates = [rate_of[id(p)] for _, p in parameters]
     assert rates == sorted(rates)
-    assert len(set(rates)) == len(rates)
     assert rates[0] == pytest.approx(2e-4)
     assert rates[-1] == pytest.approx(1e-3)
-    named = {id(p): name for name, p in network.named_parameters()}
-    rate_of = {named[id(group["params"][0])]: group["lr"] for group in groups}
-    order = ["body.conv1.weight", "body.layer1.0.conv1.weight", "body.layer4.1.conv2.weight", "head.weight"]
-    assert [rate_of[name] for name in order] == sorted(rate_of[name] for name in order)
-    steps = np.diff(np.log(rates))
-    assert np.allclose(steps, steps[0]), "geometric in between"
+    steps = np.unique(rates)
+    assert len(steps) == LEVELS
+    assert np.allclose(np.diff(np.log(steps)), np.log(5) / (LEVELS - 1)), "geometric in between"
+    sizes = [rates.count(step) for step in steps]
+    assert max(sizes) - min(sizes) <= 1, "equally many tensors"
+    assert len(groups) <= 2 * LEVELS
+
+
+@pytest.mark.parametrize("tensors", [1, 2, 5])
+def test_few_tensors_have_a_rate_each(tensors: int) -> None:
+    network = nn.ParameterList([nn.Parameter(torch.zeros(2)) for _ in range(tensors)])
+    rates = [group["lr"] for group in layer_groups(network, rate=1e-3, decay=0.2, weight_decay=0.0)]  # type: ignore[arg-type]
+    assert len(set(rates)) == tensors
+    assert rates[0] == pytest.approx(2e-4)
+    assert rates[-1] == pytest.approx(1e-3 if tensors > 1 else 2e-4)
 
 
 def test_biases_and_norms_are_not_decayed(network: Classifier) -> None:
     network.requires_grad_(True)
     for group in layer_groups(network, rate=1e-3, decay=0.2, weight_decay=0.05):
-        assert group["weight_decay"] == (0.05 if group["params"][0].ndim > 1 else 0.0)
+        assert {0.05 if p.ndim > 1 else 0.0 for p in group["params"]} == {group["weight_decay"]}

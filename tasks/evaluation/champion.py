@@ -21,7 +21,7 @@ from tasks.data.split import read_table
 from tasks.evaluation import intervals
 from tasks.evaluation.evidence import Evidence, Pairs
 from tasks.evaluation.gate import Line, Measurement
-from tasks.evaluation.metrics import Floats, Ints
+from tasks.evaluation.metrics import Floats, Ints, ratio
 from tasks.evaluation.outputs import from_files
 from tasks.evaluation.spec import DecisionSpec, GateSpec
 
@@ -112,23 +112,27 @@ def paired_precision(
     decisions together, and the interval is never narrower than Tango's without a difference on as many as the scarcer
     one decided. None where either decides none.
     """
-    right, decided = truth == label, np.stack([ours == label, theirs == label])
+    right, decided = truth == label, np.stack([ours == label, theirs == label], axis=1)
 
-    def difference(rows: Ints) -> float:
-        counts, hits = decided[:, rows].sum(axis=1), decided[:, rows[right[rows]]].sum(axis=1)
-        return float(np.subtract(*(hits / counts))) if counts.all() else float("nan")
+    def difference(weights: Floats) -> Floats:
+        counts, hits = weights @ decided, weights @ (decided & right[:, None])
+        first, second = ratio(hits, counts).T
+        gained: Floats = first - second
+        return gained
 
     def units(rows: npt.NDArray[np.bool_]) -> int:
         return int(rows.sum()) if groups is None else len(np.unique(groups[rows]))
 
-    value = difference(np.arange(len(truth)))
+    value = float(difference(np.ones((1, len(truth))))[0])
     if np.isnan(value):
         return None
     numbers = None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
-    (drawn,) = intervals.bootstrap_rows(truth, numbers, difference, confidence)
-    low, high = intervals.tango(0, 0, min(units(decided[0]), units(decided[1])), confidence)
+    (drawn,) = intervals.bootstrap(truth, numbers, difference, confidence)
+    low, high = intervals.tango(0, 0, min(units(decided[:, 0]), units(decided[:, 1])), confidence)
     ends = intervals.widest(drawn, (value + low, value + high))
-    return Measurement(value, ends, units(decided[0] | decided[1]), unit="pictures" if groups is None else "groups")
+    return Measurement(
+        value, ends, units(decided[:, 0] | decided[:, 1]), unit="pictures" if groups is None else "groups"
+    )
 
 
 def paired_difference(gained: Floats, strata: list[Ints], groups: Ints | None, confidence: float) -> Measurement | None:
@@ -149,11 +153,10 @@ def paired_difference(gained: Floats, strata: list[Ints], groups: Ints | None, c
     member = np.concatenate(strata)
     stratum = np.concatenate([np.full(len(rows), i) for i, rows in enumerate(strata)])
     count = len(np.unique(groups[member]))
-    (drawn,) = intervals.bootstrap_rows(
-        stratum,
-        np.unique(groups[member], return_inverse=True)[1].astype(np.int64),
-        lambda rows: _mean_by_stratum(gained[member[rows]], stratum[rows], len(strata)),
-        confidence,
+    numbers = np.unique(groups[member], return_inverse=True)[1].astype(np.int64)
+    starts = np.cumsum([0, *(len(rows) for rows in strata[:-1])])
+    (drawn,) = intervals.bootstrap(
+        stratum, numbers, lambda weights: _mean_over_strata(gained[member], starts, weights), confidence
     )
     return Measurement(value, intervals.widest(drawn, together), count, unit="groups")
 
@@ -179,10 +182,11 @@ def _tango(gained: Floats, units: int, confidence: float) -> intervals.Interval:
     return intervals.tango((gained > 0).sum() * share, (gained < 0).sum() * share, units, confidence)
 
 
-def _mean_by_stratum(gained: Floats, stratum: npt.NDArray[np.int64], strata: int) -> float:
-    counts = np.bincount(stratum, minlength=strata)
-    sums = np.bincount(stratum, gained, minlength=strata)
-    return float(np.mean(sums / counts)) if counts.all() else float("nan")
+def _mean_over_strata(gained: Floats, starts: Ints, weights: Floats) -> Floats:
+    """[D] of weights [D, N]: the mean of each stratum's mean; they lie one after another, from `starts` on."""
+    sums, counts = (np.add.reduceat(part, starts, axis=1) for part in (weights * gained, weights))
+    means: Floats = ratio(sums, counts).mean(axis=1)
+    return means
 
 
 def _notes(pairs: Pairs, ours: tuple[str, ...], truth: Ints) -> tuple[str, ...]:

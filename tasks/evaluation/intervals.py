@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,13 @@ from scipy.optimize import brentq
 from tasks.evaluation.metrics import Floats, Ints, Metric
 
 Interval = tuple[float, float]
+Statistic = Callable[[Floats], Floats]
 DRAWS = 4000
 RESAMPLES = 1000
 SEED = 20_240_501  # any fixed number: the same evaluation always gives the same interval
 UNKNOWN: Interval = (float("nan"), float("nan"))
 _CELLS = 20_000_000  # of confusion matrices held at once
+_WEIGHTS = 1_000_000  # of rows in draws held at once: 8 MB, of which a statistic makes several
 _MANY_CLASSES = 150  # above, a fifth of the resamples: their ends vary a little more, and it ends in time
 
 
@@ -132,25 +135,18 @@ def bootstrap_counts_by_class(confusion: Ints, metric: Metric, confidence: float
     return [_ends(column, confidence) for column in values.T]
 
 
-def bootstrap_group_counts(
-    truth: Ints, decided: Ints, groups: Ints, classes: int, metric: Metric, confidence: float
-) -> Interval:
-    """Of a metric of counts when groups [N] (0 ... G-1) are the unit: whole groups are drawn again."""
-    known = decided >= 0
-    cells = (truth * classes + np.maximum(decided, 0))[known]
-
-    def value(weights: Ints) -> float:
-        counts = np.bincount(cells, weights[groups[known]], classes * classes)
-        return float(metric(counts.reshape(classes, classes)))
-
-    return _ends(np.array([value(weights) for weights in _group_weights(groups)]), confidence)
-
-
-def bootstrap_rows(
-    truth: Ints, groups: Ints | None, statistic: Callable[[Ints], npt.ArrayLike], confidence: float
+def bootstrap(
+    truth: Ints, groups: Ints | None, statistic: Statistic, confidence: float, cells: int = 0
 ) -> list[Interval]:
-    """Of any `statistic(rows)`, one number or several. Rows are drawn again in each true class, or in whole groups."""
-    values = np.array([statistic(rows) for rows in _resampled(truth, groups)], np.float64)
+    """Of any `statistic`, one number or several. Rows are drawn again in each true class [N], or in whole groups [N].
+
+    `statistic` takes weights float64 [D, N], how often each of D draws has each row, and gives [D] or [D, numbers].
+    `cells`: how many values it holds for a draw, if more than N.
+    """
+    drawn, parts = _resampled(truth, groups), []
+    while some := list(islice(drawn, max(1, _WEIGHTS // max(1, len(truth), cells)))):
+        parts.append(statistic(np.stack(some).astype(np.float64)))
+    values = np.concatenate(parts)
     return [_ends(column, confidence) for column in values.reshape(len(values), -1).T]
 
 
@@ -165,21 +161,17 @@ def widest(first: Interval, second: Interval) -> Interval:
 
 
 def _resampled(truth: Ints, groups: Ints | None) -> Iterator[Ints]:
-    if groups is not None:
-        rows = np.arange(len(groups))
-        yield from (np.repeat(rows, weights[groups]) for weights in _group_weights(groups))
-        return
+    """How often each row is drawn, int64 [N], for each resample."""
     random = np.random.default_rng(SEED)
+    if groups is not None:
+        count = int(groups.max()) + 1
+        for _ in range(RESAMPLES):
+            yield np.bincount(random.integers(0, count, count), minlength=count)[groups]
+        return
     strata = [np.flatnonzero(truth == label) for label in np.unique(truth)]
     for _ in range(RESAMPLES):
-        yield np.concatenate([rows[random.integers(0, len(rows), len(rows))] for rows in strata])
-
-
-def _group_weights(groups: Ints) -> Iterator[Ints]:
-    """How often each group is drawn, for each resample."""
-    random, count = np.random.default_rng(SEED), int(groups.max()) + 1
-    for _ in range(RESAMPLES):
-        yield np.bincount(random.integers(0, count, count), minlength=count)
+        rows = np.concatenate([stratum[random.integers(0, len(stratum), len(stratum))] for stratum in strata])
+        yield np.bincount(rows, minlength=len(truth))
 
 
 def _resampled_counts(confusion: Ints) -> Iterator[Ints]:

@@ -23,8 +23,19 @@ def confusion_matrix(truth: Ints, decided: Ints, classes: int) -> Ints:
     return counts.reshape(classes, classes).astype(np.int64)
 
 
+def confusion_matrices(truth: Ints, decided: Ints, classes: int, weights: Floats) -> Ints:
+    """The same of each row of `weights` [D, N], how often each picture is there; int64 [D, C, C]."""
+    cell_of = np.where(decided >= 0, truth * classes + decided, -1)
+    rows = np.argsort(cell_of, kind="stable")[np.count_nonzero(decided < 0) :]
+    cells, starts = np.unique(cell_of[rows], return_index=True)
+    stack = np.zeros((len(weights), classes * classes), np.int64)
+    if len(cells):
+        stack[:, cells] = np.add.reduceat(weights[:, rows], starts, axis=1)
+    return stack.reshape(-1, classes, classes)
+
+
 def accuracy(confusion: Ints) -> Floats:
-    return _ratio(_hits(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)))
+    return ratio(_hits(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)))
 
 
 def recall_by_class(confusion: Ints) -> Floats:
@@ -33,17 +44,17 @@ def recall_by_class(confusion: Ints) -> Floats:
     >>> recall_by_class(np.array([[8, 2], [1, 9]])).tolist()
     [0.8, 0.9]
     """
-    return _ratio(_hits(confusion), confusion.sum(axis=-1))
+    return ratio(_hits(confusion), confusion.sum(axis=-1))
 
 
 def precision_by_class(confusion: Ints) -> Floats:
     """Of the pictures decided to be a class, the share that are."""
-    return _ratio(_hits(confusion), confusion.sum(axis=-2))
+    return ratio(_hits(confusion), confusion.sum(axis=-2))
 
 
 def f1_by_class(confusion: Ints) -> Floats:
     """2 TP / (2 TP + FP + FN); NaN for a class neither present nor decided."""
-    return _ratio(2 * _hits(confusion), confusion.sum(axis=-1) + confusion.sum(axis=-2))
+    return ratio(2 * _hits(confusion), confusion.sum(axis=-1) + confusion.sum(axis=-2))
 
 
 BY_CLASS: dict[str, Metric] = {"recall": recall_by_class, "precision": precision_by_class, "f1": f1_by_class}
@@ -59,7 +70,7 @@ def weighted(by_class: Metric) -> Metric:
 
     def mean(confusion: Ints) -> Floats:
         n = confusion.sum(axis=-1)
-        return _ratio(np.where(n > 0, by_class(confusion) * n, 0.0).sum(axis=-1), n.sum(axis=-1))
+        return ratio(np.where(n > 0, by_class(confusion) * n, 0.0).sum(axis=-1), n.sum(axis=-1))
 
     return mean
 
@@ -82,7 +93,8 @@ def _hits(confusion: Ints) -> Ints:
     return diagonal
 
 
-def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Floats:
+def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Floats:
+    """NaN where there is nothing to divide by."""
     above, below = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     share: Floats = np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0)
     return share

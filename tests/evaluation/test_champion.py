@@ -23,7 +23,7 @@ from tasks.evaluation.champion import (
     ACCURACY_MARGIN,
     RECALL_MARGIN,
     Comparison,
-    _mean_by_stratum,
+    _mean_over_strata,
     compare,
     mcnemar,
     paired_difference,
@@ -130,11 +130,10 @@ def test_one_large_group_makes_the_difference_uncertain() -> None:
 
 
 def test_a_resample_weighs_every_stratum_alike_and_needs_them_all() -> None:
-    values, stratum = np.array([1.0, -1.0, 1.0, 1.0, 0.0, 1.0]), np.array([0, 0, 0, 0, 1, 1])
-    assert _mean_by_stratum(values, stratum, 2) == (0.5 + 0.5) / 2
-    assert _mean_by_stratum(values[:5], stratum[:5], 2) == 0.25
-    assert math.isnan(_mean_by_stratum(values[:4], stratum[:4], 2))
-    assert math.isnan(_mean_by_stratum(values[4:], stratum[4:], 2))
+    values, weights = np.array([1.0, -1.0, 1.0, 1.0, 0.0, 1.0]), np.ones((4, 6))
+    weights[1, 5], weights[2, 4:], weights[3, :4] = 0, 0, 0
+    found = _mean_over_strata(values, np.array([0, 4]), weights)
+    assert found.tolist() == pytest.approx([(0.5 + 0.5) / 2, 0.25, math.nan, math.nan], nan_ok=True)
 
 
 def test_a_stratum_without_pairs_leaves_nothing_to_compare() -> None:

@@ -15,7 +15,16 @@ from scipy import optimize, stats
 
 from tasks.evaluation import intervals
 from tasks.evaluation.intervals import UNKNOWN, Interval
-from tasks.evaluation.metrics import BY_CLASS, OVERALL, Floats, accuracy, macro, recall_by_class
+from tasks.evaluation.metrics import (
+    BY_CLASS,
+    OVERALL,
+    Floats,
+    Ints,
+    accuracy,
+    confusion_matrices,
+    macro,
+    recall_by_class,
+)
 
 NAN = math.nan
 Z = float(stats.norm.ppf(0.975))
@@ -240,14 +249,10 @@ def rows_of(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(truth, confusion[truth, decided]), np.repeat(decided, confusion[truth, decided])
 
 
-def by_rows(metric_name: str, confidence: float = 0.95) -> Interval:
+def by_pictures(metric_name: str, confidence: float = 0.95, groups: Ints | None = None) -> Interval:
     truth, decided = rows_of(CONFUSION)
-
-    def value(rows: np.ndarray) -> float:
-        counts = np.bincount(truth[rows] * 3 + decided[rows], minlength=9).reshape(3, 3)
-        return float(OVERALL[metric_name](counts))
-
-    (ends,) = intervals.bootstrap_rows(truth, None, value, confidence)
+    of = OVERALL[metric_name]
+    (ends,) = intervals.bootstrap(truth, groups, lambda w: of(confusion_matrices(truth, decided, 3, w)), confidence)
     return ends
 
 
@@ -255,7 +260,7 @@ def by_rows(metric_name: str, confidence: float = 0.95) -> Interval:
 def test_counts_drawn_again_are_pictures_drawn_again(name: str) -> None:
     """Two implementations, the same distribution: one multinomial a row, or every picture by itself."""
     counts = intervals.bootstrap_counts(CONFUSION, OVERALL[name], 0.95)
-    assert counts == pytest.approx(by_rows(name), abs=0.015)
+    assert counts == pytest.approx(by_pictures(name), abs=0.015)
     assert counts[0] < OVERALL[name](CONFUSION) < counts[1]
     assert counts == intervals.bootstrap_counts(CONFUSION, OVERALL[name], 0.95), "seeded"
 
@@ -318,24 +323,29 @@ def test_a_bootstrapped_f1_covers() -> None:
     assert 0.90 <= holds(np.array(ends), expected).mean() <= 0.985
 
 
+def accuracy_of(truth: Ints, decided: Ints, groups: Ints) -> Interval:
+    """Of two classes, with whole groups drawn again."""
+    (ends,) = intervals.bootstrap(truth, groups, lambda w: accuracy(confusion_matrices(truth, decided, 2, w)), 0.95)
+    return ends
+
+
 def test_pictures_of_one_group_stand_or_fall_together() -> None:
     """200 pictures in 20 groups that are right or wrong as one: the interval is that of 20, not of 200."""
     right = np.repeat(np.arange(20) % 5 > 0, 10)
     truth = np.zeros(200, np.int64)
     decided, groups = np.where(right, 0, 1), np.repeat(np.arange(20), 10)
     alone = np.arange(200)
-    wide, narrow = (
-        intervals.bootstrap_group_counts(truth, decided, unit, 2, accuracy, 0.95) for unit in (groups, alone)
-    )
+    wide, narrow = (accuracy_of(truth, decided, unit) for unit in (groups, alone))
     expected = stats.binom.ppf([0.025, 0.975], 20, 0.8) / 20
     assert wide == pytest.approx(expected, abs=0.051)
     assert (wide[1] - wide[0]) > 2.5 * (narrow[1] - narrow[0])
 
-    def share(rows: np.ndarray) -> float:
-        return float(right[rows].mean())
+    def share(weights: Floats) -> Floats:
+        found: Floats = weights @ right / weights.sum(axis=1)
+        return found
 
-    assert intervals.bootstrap_rows(truth, groups, share, 0.95)[0] == pytest.approx(wide, abs=0.051)
-    assert intervals.bootstrap_rows(truth, alone, share, 0.95)[0] == pytest.approx(narrow, abs=0.02)
+    assert intervals.bootstrap(truth, groups, share, 0.95)[0] == pytest.approx(wide)
+    assert intervals.bootstrap(truth, alone, share, 0.95)[0] == pytest.approx(narrow)
 
 
 def test_groups_drawn_again_cover(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,38 +354,46 @@ def test_groups_drawn_again_cover(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(200):
         right = random.random((40, 5)) < random.beta(4, 1, (40, 1))  # groups differ in how hard they are
         decided, groups = np.where(right.ravel(), 0, 1), np.repeat(np.arange(40), 5)
-        ends.append(intervals.bootstrap_group_counts(np.zeros(200, np.int64), decided, groups, 2, accuracy, 0.95))
+        ends.append(accuracy_of(np.zeros(200, np.int64), decided, groups))
     assert 0.90 <= holds(np.array(ends), 0.8).mean() <= 0.985
 
 
-def test_unknown_decisions_count_in_no_matrix() -> None:
-    truth, decided, groups = np.zeros(6, np.int64), np.array([0, 0, -1, -1, -1, -1]), np.arange(6)
-    low, high = intervals.bootstrap_group_counts(truth, decided, groups, 2, accuracy, 0.95)
-    assert (low, high) == (1.0, 1.0)
+def test_draws_are_taken_in_parts_that_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, seen = np.repeat([0, 1], 20), []
+
+    def first(weights: Floats) -> Floats:
+        seen.append(len(weights))
+        return weights[:, 0]
+
+    whole = intervals.bootstrap(truth, None, first, 0.95)
+    monkeypatch.setattr(intervals, "_WEIGHTS", 40 * 300)
+    assert intervals.bootstrap(truth, None, first, 0.95) == whole
+    intervals.bootstrap(truth, None, first, 0.95, cells=80)
+    assert seen == [1000, 300, 300, 300, 100, *[150] * 6, 100]
 
 
 @pytest.mark.parametrize(("undefined", "is_known"), [(0.05, True), (0.2, False)])
 def test_an_interval_needs_nine_in_ten_resamples_defined(undefined: float, is_known: bool) -> None:
     random = np.random.default_rng(0)
 
-    def sometimes(rows: np.ndarray) -> float:
-        return NAN if random.random() < undefined else float(rows.mean())
+    def sometimes(weights: Floats) -> Floats:
+        return np.where(random.random(len(weights)) < undefined, NAN, weights[:, 0])
 
-    (ends,) = intervals.bootstrap_rows(np.zeros(30, np.int64), None, sometimes, 0.95)
+    (ends,) = intervals.bootstrap(np.zeros(30, np.int64), None, sometimes, 0.95)
     assert unknown(ends) != is_known
 
 
 def test_several_numbers_are_drawn_at_once_and_each_has_its_own_interval() -> None:
     truth = np.repeat([0, 1], 20)
 
-    def several(rows: np.ndarray) -> list[float]:
-        return [float(rows.mean()), NAN, float((rows % 2).mean())]
+    def several(weights: Floats) -> Floats:
+        return np.stack([weights[:, 0], np.full(len(weights), NAN), weights[:, 20:].sum(axis=1)], axis=1)
 
-    first, second, third = intervals.bootstrap_rows(truth, None, several, 0.95)
-    alone = intervals.bootstrap_rows(truth, None, lambda rows: float(rows.mean()), 0.95)
+    first, second, third = intervals.bootstrap(truth, None, several, 0.95)
+    alone = intervals.bootstrap(truth, None, lambda weights: weights[:, 0], 0.95)
     assert [first] == alone
     assert unknown(second)
-    assert third[0] < 0.5 < third[1]
+    assert third == (20, 20), "a class keeps its number of pictures"
 
 
 def test_a_class_without_pictures_leaves_a_macro_figure_unknown() -> None:
@@ -385,16 +403,14 @@ def test_a_class_without_pictures_leaves_a_macro_figure_unknown() -> None:
 
 
 def test_a_wider_confidence_gives_a_wider_interval_everywhere() -> None:
-    truth, decided = rows_of(CONFUSION)
-    groups = np.arange(len(truth)) // 4
     for ends in (
         lambda c: intervals.wilson(30, 40, c),
         lambda c: intervals.jeffreys_macro([30, 9], [40, 10], c),
         lambda c: intervals.tango(5, 3, 50, c),
         lambda c: intervals.median_ends(np.arange(40.0), c),
         lambda c: intervals.bootstrap_counts(CONFUSION, accuracy, c),
-        lambda c: intervals.bootstrap_group_counts(truth, decided, groups, 3, accuracy, c),
-        lambda c: by_rows("accuracy", c),
+        lambda c: by_pictures("accuracy", c),
+        lambda c: by_pictures("accuracy", c, np.arange(CONFUSION.sum()) // 4),
     ):
         (low, high), (lower, higher) = ends(0.8), ends(0.99)
         assert lower < low < high < higher

@@ -12,7 +12,7 @@ from tasks.evaluation import intervals, scores
 from tasks.evaluation.gate import Measurement
 from tasks.evaluation.intervals import wilson
 from tasks.evaluation.measure import LOSSES, ON_PICTURES, RANKINGS, f1_scores, gain, gap, measure, rankings
-from tasks.evaluation.metrics import BY_CLASS, OVERALL, confusion_matrix
+from tasks.evaluation.metrics import BY_CLASS, OVERALL, Floats, confusion_matrix
 from tasks.evaluation.sample import Sample
 from tests.evaluation.build import counted, sample
 
@@ -77,7 +77,7 @@ def test_a_loss_is_the_mean_over_pictures(metric: str, grouped: bool) -> None:
 def test_a_ranking_is_of_one_class_or_the_mean_of_all(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "RESAMPLES", 200)
     shown = noisy(120)
-    each = [RANKINGS[metric](shown.probabilities[:, i], shown.truth == i) for i in range(3)]
+    each = [getattr(scores, metric)(shown.probabilities[:, i], shown.truth == i) for i in range(3)]
     assert [of(metric, shown, i).value for i in range(3)] == each
     assert of(metric, shown).value == pytest.approx(np.mean(each))
     together = rankings(metric, shown, 3, False, 0.95)
@@ -106,7 +106,8 @@ def test_rankings_of_very_many_pictures_have_values_without_intervals() -> None:
 def test_the_losses_are_the_scores_of_the_same_names() -> None:
     assert set(LOSSES) == {"log_loss", "brier", "calibration_error"}
     assert set(RANKINGS) == {"roc_auc", "pr_auc"}
-    assert all(function is getattr(scores, name) for name, function in (LOSSES | RANKINGS).items())
+    assert all(function is getattr(scores, name) for name, function in LOSSES.items())
+    assert all(function is getattr(scores, f"{name}s") for name, function in RANKINGS.items())
 
 
 # --- intervals
@@ -174,9 +175,14 @@ def test_a_ranking_hangs_on_the_scarcer_of_both_kinds(metric: str, grouped: bool
 def test_a_ranking_of_one_class_ranks_no_other(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ranked: list[int] = []
     plain = RANKINGS[metric]
-    monkeypatch.setitem(RANKINGS, metric, lambda scores, positive: ranked.append(1) or plain(scores, positive))
+
+    def counting(shares: Floats, positive: np.ndarray, weights: Floats) -> Floats:
+        ranked.append(len(weights))
+        return plain(shares, positive, weights)
+
+    monkeypatch.setitem(RANKINGS, metric, counting)
     found = of(metric, noisy(60), 1)
-    assert len(ranked) == intervals.RESAMPLES + 1
+    assert ranked == [1, intervals.RESAMPLES], "the pictures as they are, then all draws at once"
     assert found == rankings(metric, noisy(60), 3, False, 0.95)[1]
 
 

@@ -124,3 +124,16 @@ def test_nan_is_null_in_json() -> None:
     half = metrics.as_json(np.float64(0.5))
     assert half == 0.5
     assert type(half) is float
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_weighted_pictures_count_as_often_as_their_weight(block: int) -> None:
+    """Also those decided to be a class unknown here, which count in no matrix."""
+    random = np.random.default_rng(block)
+    for truth, told, classes in cases(block):
+        decided = np.where(random.random(len(told)) < 0.2, -1, told)
+        weights = random.integers(0, 4, (5, len(truth)))
+        stack = metrics.confusion_matrices(truth, decided, classes, weights.astype(np.float64))
+        again = [metrics.confusion_matrix(truth.repeat(row), decided.repeat(row), classes) for row in weights]
+        assert stack.dtype == np.int64
+        np.testing.assert_array_equal(stack, again)

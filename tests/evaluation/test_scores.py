@@ -65,6 +65,27 @@ def test_ranking_agrees_with_scikit_learn(block: int) -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS)
+def test_weighted_rankings_are_those_of_pictures_that_are_there_as_often(block: int) -> None:
+    for i, (values, positive) in enumerate(ranked(block)):
+        weights = np.random.default_rng(i).integers(0, 3, (4, len(values)))
+        for each, stack in ((scores.roc_auc, scores.roc_aucs), (scores.pr_auc, scores.pr_aucs)):
+            found = stack(values, positive, weights.astype(np.float64))
+            again = [each(values.repeat(row), positive.repeat(row)) for row in weights]
+            np.testing.assert_allclose(found, again, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_weighted_bins_are_those_of_pictures_that_are_there_as_often(block: int) -> None:
+    for i, (logits, truth, _) in enumerate(predicted(block)):
+        weights = np.random.default_rng(i).integers(0, 3, (4, len(truth)))
+        weights[:, :1] += 1  # some picture is there
+        if len(truth):
+            found = np.abs(scores.bin_gaps(softmax(logits), truth, weights.astype(np.float64))).sum(axis=1)
+            again = [scores.calibration_error(softmax(logits).repeat(row, 0), truth.repeat(row)) for row in weights]
+            np.testing.assert_allclose(found, again, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
 def test_log_loss_and_brier_agree_with_scikit_learn(block: int) -> None:
     for logits, truth, classes in predicted(block):
         shares, labels = softmax(logits), list(range(classes))

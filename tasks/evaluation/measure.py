@@ -133,7 +133,7 @@ def rankings(
 ) -> list[Measurement]:
     """`roc_auc` or `pr_auc` of every class (or only of `label`), and last their mean; one set of draws for all of them.
 
-    Without `drawn` the intervals are left out: every draw sorts every class's scores.
+    Without `drawn` the intervals are left out.
     """
     groups = _groups(sample, grouped)
     labels = list(range(classes)) if label is None else [label]

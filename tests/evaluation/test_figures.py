@@ -80,9 +80,9 @@ def test_decisions_alone_leave_out_what_no_operating_point_changes() -> None:
 
 
 def test_a_very_large_sample_has_rankings_without_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sorting every class's scores for every resample would take minutes."""
+    """Drawing all of them a thousand times would take too long."""
     shown = three()
-    cost = 3 * (55 + figures._SORT)  # 55 pictures of 3 classes
+    cost = 3 * 55  # classes, pictures
     for most, drawn in ((cost, True), (cost - 1, False)):
         monkeypatch.setattr(figures, "_RANKED", most)
         body = figures.of_sample(shown.test, shown, 0.95)

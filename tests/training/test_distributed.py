@@ -26,7 +26,8 @@ from tasks.training.spec import FinetuneSpec
 from tasks.training.tuning import Job
 from tests.conftest import Pipeline
 
-SPEC = FinetuneSpec(epochs=2, batch_size=15, augmentation="industrial", learning_rate=1e-3)
+# at 1e-3 this network's first epoch goes astray, and what rounds otherwise there ends elsewhere
+SPEC = FinetuneSpec(epochs=2, batch_size=15, augmentation="industrial", learning_rate=1e-4)
 
 
 class Heard:

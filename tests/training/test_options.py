@@ -99,8 +99,8 @@ def test_what_is_validated_and_kept_is_the_average_that_the_formula_gives() -> N
 
 
 def test_a_finetuning_keeps_its_average(pipeline: Pipeline, tmp_path: Path) -> None:
-    plain = tune(pipeline, tmp_path / "plain", batch_size=10, interpolate=False)
-    averaged = tune(pipeline, tmp_path / "ema", batch_size=10, interpolate=False, ema=0.9)
+    plain = tune(pipeline, tmp_path / "plain", batch_size=15, interpolate=False)
+    averaged = tune(pipeline, tmp_path / "ema", batch_size=15, interpolate=False, ema=0.9)
     assert manifest_of(averaged)["best_epoch"] == 1
     losses = [manifest_of(made)["epochs"][1]["train_loss"] for made in (plain, averaged)]
     assert losses[0] == losses[1], "it is trained as without"

@@ -231,6 +231,12 @@ def test_applied_twice_they_stand_once(client: SyncPrefectClient) -> None:
     assert "thaw-notify" in shown and "s3cret" not in shown
 
 
+def test_their_events_wait_for_a_busy_database(client: SyncPrefectClient) -> None:
+    settings = client.request("GET", "/admin/settings").json()
+
+    assert settings["server"]["events"]["messaging_broker"] == "flows.broker"
+
+
 def test_one_that_differs_is_updated_and_one_switched_off_stays_off(client: SyncPrefectClient) -> None:
     apply_automations(client, None)
     zombies = client.read_automations_by_name("thaw-zombies")[0]

@@ -77,6 +77,7 @@ def one_seed(home: Path, seed: int, size: int, epochs: int) -> Figures:
         "tuned": judged(tuned),
         "kept": {"epoch": about["best_epoch"], "share": about["share"]},
         "validation_accuracy": max(epoch["validation_accuracy"] for epoch in about["epochs"]),
+        "validation_loss": min(epoch["validation_loss"] for epoch in about["epochs"]),
         "counts": {split: len(subset(dataset, split)) for split in ("train", "validation", "test")},
         "seconds": time.perf_counter() - began,
     }
